@@ -1,0 +1,110 @@
+"""Experiment 4: which garments the dense model takes for which, on 200 test samples.
+
+python confusion_matrix.py
+python confusion_matrix.py --samples all --normalize
+"""
+
+import numpy as np
+
+from deep_learning import SAVED_AS, build_model
+from lab import cli, figures, store
+from lab.data import CLASS_NAMES, load_splits
+from lab.statistics import wilson_interval
+
+
+def parser():
+    """Return the parser of this script's flags."""
+    flags = cli.picture_parser(__doc__)
+    flags.add_argument("--samples", type=samples, default=200, metavar="N", help="the first N, or all; default 200")
+    flags.add_argument("--normalize", action="store_true", help="shares of each row instead of counts in the picture")
+    return flags
+
+
+def samples(text):
+    """Read a number of test samples; None stands for all."""
+    return None if text == "all" else cli.whole_number(1)(text)
+
+
+def confusion_counts(actual, predicted):
+    """Count how often each actual class was predicted as each class.
+
+    Args: actual, predicted integer (n,) in [0, 10). Returns: integer (10, 10), rows actual, columns predicted
+    """
+    counts = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), int)
+    np.add.at(counts, (actual, predicted), 1)
+    return counts
+
+
+def precision_and_recall(counts):
+    """Return per-class precision and recall, float (10,) each; nan where a class was never predicted or never there."""
+    right = counts.diagonal()
+    with np.errstate(invalid="ignore"):
+        return right / counts.sum(axis=0), right / counts.sum(axis=1)
+
+
+def row_shares(counts):
+    """Return each row divided by its sum, float (10, 10); nan where a class is absent."""
+    with np.errstate(invalid="ignore"):
+        return counts / counts.sum(axis=1, keepdims=True)
+
+
+def accuracy_text(counts):
+    """Return n, accuracy and its 95% interval in words."""
+    right, n = int(counts.trace()), int(counts.sum())
+    low, high = wilson_interval(right, n)
+    points = 50 * (high - low)
+    return f"accuracy {right / n:.1%} +-{points:.1f} points (95% CI {low:.1%} to {high:.1%}, n = {n:,})"
+
+
+def table(counts):
+    """Return the matrix with precision and recall as lines of text."""
+    cells = [["actual \\ predicted", *(name[:6] for name in CLASS_NAMES), "precision", "recall"]]
+    for name, row, *shares in zip(CLASS_NAMES, counts, *precision_and_recall(counts), strict=True):
+        cells.append([name, *map(str, row), *("-" if np.isnan(share) else f"{share:.1%}" for share in shares)])
+    return "\n".join(
+        f"{first:<18}" + "".join(f"{cell:>{max(7, len(cell) + 1)}}" for cell in rest) for first, *rest in cells
+    )
+
+
+def plot_confusion(counts, normalize):
+    """Draw the matrix as a heatmap, in counts or in row shares. Returns: matplotlib Figure"""
+    import matplotlib.pyplot as plt
+    import seaborn
+
+    figure, ax = plt.subplots(figsize=(8.5, 7.5), layout="constrained")
+    seaborn.heatmap(
+        row_shares(counts) if normalize else counts,
+        annot=True,
+        fmt=".2f" if normalize else "d",
+        cmap="Blues",
+        square=True,
+        linewidths=0.5,
+        xticklabels=CLASS_NAMES,
+        yticklabels=CLASS_NAMES,
+        cbar_kws={"label": "share of the actual class" if normalize else "images"},
+        ax=ax,
+    )
+    ax.set(xlabel="predicted", ylabel="actual", title=accuracy_text(counts))
+    return figure
+
+
+def main(argv=None):
+    """Predict test samples with the dense model; print and draw the confusion matrix."""
+    flags = parser()
+    options = cli.parse(flags, argv)
+    n = options.samples or options.recipe.test_images
+    if n > options.recipe.test_images:
+        flags.error(f"argument --samples: {n} samples, but there are {options.recipe.test_images}")
+    model = cli.model_asked_for(options, build_model, SAVED_AS)
+    (test,) = load_splits(["test"], options.data_dir)
+    predicted = store.predict(model, test.images[:n]).argmax(axis=1)
+    counts = confusion_counts(test.labels[:n], predicted)
+    figure = plot_confusion(counts, options.normalize)
+    figures.save_where_needed(figure, cli.save_path(options, "confusion_matrix.png"), options.save)
+    print(table(counts))
+    print(accuracy_text(counts))
+    figures.show()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,114 @@
+"""Experiment 3: what the conv model says of 20 test images, or of your own photographs.
+
+python deep_learning_pred.py
+python deep_learning_pred.py --start 100 --count 40
+python deep_learning_pred.py --image shoe.jpg shirt.png
+"""
+
+import math
+
+import numpy as np
+
+from deep_learning_conv import SAVED_AS, build_model
+from lab import cli, figures, photo, store
+from lab.data import CLASS_NAMES, load_splits
+
+LARGEST_COUNT = 100  # as many images as one picture can hold
+
+
+def parser():
+    """Return the parser of this script's flags."""
+    flags = cli.picture_parser(__doc__)
+    flags.add_argument("--count", type=cli.whole_number(1, LARGEST_COUNT), default=20, metavar="N", help="default 20")
+    flags.add_argument("--start", type=cli.whole_number(0), default=0, metavar="N", help="first test image, default 0")
+    flags.add_argument("--image", type=cli.path, nargs="+", metavar="FILE", help="photographs instead of test images")
+    return flags
+
+
+def prediction_lines(start, probabilities, labels):
+    """Return one line per image: index, predicted class, its probability, actual class, right or wrong."""
+    return [
+        f"{index:>5}  {CLASS_NAMES[row.argmax()]:<12}{row.max():>7.1%}  {CLASS_NAMES[label]:<12} "
+        f"{'right' if row.argmax() == label else 'WRONG'}"
+        for index, (row, label) in enumerate(zip(probabilities, labels, strict=True), start)
+    ]
+
+
+def top_classes(probabilities, count=3):
+    """Return the `count` most probable classes of one image as (name, probability), the best first."""
+    return [(CLASS_NAMES[label], probabilities[label]) for label in np.argsort(-probabilities, kind="stable")[:count]]
+
+
+def plot_predictions(images, probabilities, labels):
+    """Draw each image under its prediction; a wrong one has a cross, a frame, and its actual class in bold.
+
+    Args: images uint8 (n, 28, 28), probabilities float (n, 10), labels integer (n,). Returns: matplotlib Figure
+    """
+    import matplotlib.pyplot as plt
+
+    columns = min(len(images), 5 if len(images) <= 20 else 10)
+    rows = math.ceil(len(images) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.4 * rows), squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[], frame_on=False)
+    for ax, image, row, label in zip(axes.flat, images, probabilities, labels, strict=False):
+        wrong = row.argmax() != label
+        ax.imshow(image, cmap="gray")
+        ax.set_title(f"{'✗' if wrong else '✓'} {CLASS_NAMES[row.argmax()]} {row.max():.0%}", fontsize=10)
+        ax.set_xlabel(f"actual: {CLASS_NAMES[label]}", fontsize=9, fontweight="bold" if wrong else "normal")
+        ax.set_frame_on(wrong)
+        for edge in ax.spines.values():
+            edge.set(linewidth=5, color="tab:orange")
+    return figure
+
+
+def plot_photographs(photographs, images, probabilities):
+    """Draw each photograph beside the 28 x 28 pixels that the model saw, under its three best classes.
+
+    Args: photographs n PIL.Images, images uint8 (n, 28, 28), probabilities float (n, 10). Returns: matplotlib Figure
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(images), 2, figsize=(5, 2.7 * len(images)), squeeze=False, layout="constrained")
+    for (left, right), photograph, image, row in zip(axes, photographs, images, probabilities, strict=True):
+        left.imshow(photograph)
+        right.imshow(image, cmap="gray", vmin=0, vmax=255)
+        right.set_title("\n".join(f"{name} {share:.0%}" for name, share in top_classes(row)), fontsize=9)
+        for ax in (left, right):
+            ax.axis("off")
+    return figure
+
+
+def main(argv=None):
+    """Predict test images or photographs with the conv model, print and draw what it says."""
+    flags = parser()
+    options = cli.parse(flags, argv)
+    if not options.image and options.start + options.count > options.recipe.test_images:
+        flags.error(
+            f"argument --start: {options.start} + {options.count} images, but there are {options.recipe.test_images}"
+        )
+    photographs = [photo.open_photo(path) for path in options.image or []]
+    model = cli.model_asked_for(options, build_model, SAVED_AS)
+
+    if photographs:
+        images = np.stack([photo.to_fashion_mnist(photograph) for photograph in photographs])
+        probabilities = store.predict(model, images)
+        figure = plot_photographs(photographs, images, probabilities)
+        lines = [
+            f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in top_classes(row))}"
+            for path, row in zip(options.image, probabilities, strict=True)
+        ]
+    else:
+        (test,) = load_splits(["test"], options.data_dir)
+        images, labels = (part[options.start :][: options.count] for part in (test.images, test.labels))
+        probabilities = store.predict(model, images)
+        figure = plot_predictions(images, probabilities, labels)
+        right = int((probabilities.argmax(axis=1) == labels).sum())
+        lines = [*prediction_lines(options.start, probabilities, labels), f"{right} of {len(labels)} right"]
+    figures.save_where_needed(figure, cli.save_path(options, "predictions.png"), options.save)
+    print("\n".join(lines))
+    figures.show()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,168 @@
+"""What the scripts' command lines share: flags, notes on standard error, exit codes."""
+
+import argparse
+import logging
+import math
+import os
+import signal
+import statistics
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from lab import LabError, store
+from lab.recipe import SMOKE, Recipe
+from lab.statistics import wilson_interval
+
+SAVES = Path(__file__).resolve().parent.parent / "saves"
+
+
+def parser(description, save_help, suffixes):
+    """Return a parser with the flags that all scripts share.
+
+    Args:
+        description: the script's docstring
+        save_help: what `--save` saves
+        suffixes: the file name endings that `--save` takes
+    """
+    flags = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    flags.add_argument("--epochs", type=whole_number(1), metavar="N", help=f"default {Recipe.epochs}")
+    flags.add_argument("--batch-size", type=whole_number(1), metavar="N", help=f"default {Recipe.batch_size}")
+    flags.add_argument("--learning-rate", type=positive_float, metavar="X", help=f"default {Recipe.learning_rate}")
+    flags.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default 0")
+    flags.add_argument(
+        "--data-dir", type=path, metavar="DIR", help="folder of the four .gz files; nothing else is tried"
+    )
+    flags.add_argument(
+        "--output-dir", type=path, default=SAVES, metavar="DIR", help="for what is saved, default saves/"
+    )
+    flags.add_argument("--retrain", action="store_true", help="train even if there is a saved model of the same run")
+    flags.add_argument("--save", type=path_with(suffixes), nargs="?", const=True, metavar="PATH", help=save_help)
+    flags.add_argument(
+        "--smoke", action="store_true", help="all of it in seconds, on a slice of the data, apart from real saves"
+    )
+    flags.add_argument("--debug", action="store_true", help="show tracebacks")
+    return flags
+
+
+def training_parser(description):
+    """Return the parser of a script that trains one model."""
+    return parser(description, save_help="where to save the model, with its record beside it", suffixes=(".keras",))
+
+
+def picture_parser(description):
+    """Return the parser of a script that draws a picture of what a model does."""
+    flags = parser(
+        description,
+        save_help="save the picture, by default in the output folder (.png, .pdf, .svg)",
+        suffixes=(".png", ".pdf", ".svg"),
+    )
+    flags.add_argument("--model", type=path, metavar="PATH", help="somebody else's Keras model file")
+    return flags
+
+
+def parse(flags, argv):
+    """Parse and put together what belongs together: `recipe` from its flags, `output_dir` with smoke runs apart."""
+    options = flags.parse_args(argv)
+    given = {name: getattr(options, name) for name in asdict(Recipe()) if getattr(options, name, None) is not None}
+    options.recipe = replace(SMOKE if options.smoke else Recipe(), **given)
+    if options.retrain and getattr(options, "model", None):
+        flags.error("argument --retrain: --model PATH is somebody else's to train")
+    if options.smoke:
+        options.output_dir /= "smoke"
+    return options
+
+
+def save_path(options, name):
+    """Return the path that `--save` gives, or else that of `name` in the output folder."""
+    return options.save if isinstance(options.save, Path) else options.output_dir / name
+
+
+def model_asked_for(options, build_model, saved_as):
+    """Return the Keras model that a picture is to be made of: --model's, the saved one, or a newly trained one."""
+    if options.model:
+        return store.load_model(options.model)
+    make = store.trained if options.retrain else store.saved_or_trained
+    model, _ = make(build_model, options.output_dir / saved_as, options.recipe, options.seed, options.data_dir)
+    return model
+
+
+def run(main):
+    """Run a script's `main` and exit: 0 done, 1 failed with one line, 2 wrong usage, 130 interrupted."""
+    debug = "--debug" in sys.argv[1:]
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("lab").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that partial files are removed
+    try:
+        main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except BrokenPipeError:  # the reader, say `head`, has seen enough; there is nobody left to print to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        known = isinstance(error, LabError)
+        fail(f"error: {error}" if known else f"error: {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def fail(message, code):
+    """Print one line on standard error and exit."""
+    print(" ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def report(record):
+    """Print what a training run's record says, the test accuracy last."""
+    seconds = record["history"]["seconds"]
+    test, train = record["test"], record["train"]
+    low, high = wilson_interval(round(test["accuracy"] * test["n"]), test["n"])
+    print(f"parameters {record['parameters']:,}")
+    print(f"time per epoch {statistics.median(seconds):.2f} s (median of {len(seconds)})")
+    print(f"training accuracy {train['accuracy']:.4f} (n = {train['n']:,}), loss {train['loss']:.4f}")
+    interval = f"95% CI {low:.4f}-{high:.4f}, n = {test['n']:,}"
+    print(f"test accuracy {test['accuracy']:.4f} ({interval}), loss {test['loss']:.4f}")
+
+
+def whole_number(lowest, highest=None):
+    """Return a reader of whole numbers from `lowest` to `highest`."""
+
+    def whole_number(text):  # its name is what argparse says was not read
+        number = int(text)
+        if number < lowest or (highest is not None and number > highest):
+            raise argparse.ArgumentTypeError(
+                f"{number} is not {f'{lowest} to {highest}' if highest else f'{lowest} or more'}"
+            )
+        return number
+
+    return whole_number
+
+
+def positive_float(text):
+    """Read a finite number above 0."""
+    number = float(text)
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return number
+
+
+def path(text):
+    """Read a path; an empty one is a mistake, not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("empty path")
+    return Path(text)
+
+
+def path_with(suffixes):
+    """Return a reader of paths that end in one of the suffixes."""
+
+    def read(text):
+        if path(text).suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(suffixes)}")
+        return Path(text)
+
+    return read

@@ -1,0 +1,211 @@
+"""THE training recipe: one for every model, so that a difference in accuracy is a difference between models."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from lab import LabError
+from lab.data import FILES, scale
+
+# Keras hands TensorFlow so many batches at once: the same result bit for bit, without a trip through Python for each.
+STEPS_PER_EXECUTION = 375
+# Evaluation needs no gradients: large batches are as exact as small ones and several times faster.
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run is made of, beside its model and its seed; Adam's other settings are Keras' defaults."""
+
+    epochs: int = 5
+    batch_size: int = 32
+    learning_rate: float = 0.001
+    train_images: int = 60_000
+    test_images: int = 10_000
+
+
+SMOKE = Recipe(epochs=1, train_images=2_000, test_images=500)
+
+
+def start_tensorflow():
+    """Import TensorFlow with its runtime started, its start-up chatter silenced and no setting left to the user's home.
+
+    Since TensorFlow 2.19, TF_CPP_MIN_LOG_LEVEL no longer silences what is logged before its logger is set up
+    (https://github.com/tensorflow/tensorflow/issues/100442), so that standard error is closed meanwhile.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    with _standard_error_closed():
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if gpus:  # on a processor, the same seed gives the same weights without it
+            tf.config.experimental.enable_op_determinism()
+        tf.config.list_logical_devices()
+    import keras
+
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+
+
+@contextlib.contextmanager
+def _standard_error_closed():
+    """Send what C++ writes to file descriptor 2 to nowhere; an exception still reaches the caller."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def train(build_model, recipe, seed, train_split, test_split):
+    """Build a model, train it, and evaluate the finished model once on the images of both splits.
+
+    Args:
+        build_model: returns an untrained Keras model of (28, 28) or (28, 28, 1) pixels in [0, 1] to ten probabilities.
+        recipe: Recipe; of both splits, its numbers of images are used, from the first on.
+        seed: int in [0, 2**32), for the initial weights, the order of the images, and dropout.
+        train_split, test_split: lab.data.Split
+
+    Returns:
+        model, record: the trained Keras model, and a dict of JSON types with all that is known of the run.
+
+    Raises:
+        LabError: the loss is no longer a number.
+    """
+    start_tensorflow()
+    import keras
+
+    started = time.perf_counter()
+    keras.utils.set_random_seed(seed)  # before the layers are made: each draws its seed when it is made
+    model = build_model()
+    model.compile(
+        optimizer=keras.optimizers.Adam(recipe.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=["accuracy"],
+        steps_per_execution=STEPS_PER_EXECUTION,
+    )
+    train_images = fit_to_input(model, scale(train_split.images[: recipe.train_images]))
+    train_labels = train_split.labels[: recipe.train_images]
+    test_images = fit_to_input(model, scale(test_split.images[: recipe.test_images]))
+    test_labels = test_split.labels[: recipe.test_images]
+
+    on_terminal = sys.stdout.isatty()
+    seconds_per_epoch = []
+    model.fit(
+        train_images,
+        train_labels,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        verbose=1 if on_terminal else 0,
+        callbacks=[_watch(seconds_per_epoch, recipe, print_lines=not on_terminal), keras.callbacks.TerminateOnNaN()],
+    )
+    history = {name: [float(value) for value in values] for name, values in model.history.history.items()}
+    if not np.isfinite(history["loss"]).all():
+        raise LabError(
+            f"training diverged: the loss is {history['loss'][-1]} in epoch {len(history['loss'])}; try a smaller "
+            f"--learning-rate than {recipe.learning_rate:g}"
+        )
+    test_loss, test_accuracy = model.evaluate(test_images, test_labels, batch_size=EVALUATION_BATCH, verbose=0)
+    train_loss, train_accuracy = model.evaluate(train_images, train_labels, batch_size=EVALUATION_BATCH, verbose=0)
+    record = {
+        **identity(model, recipe, seed),
+        "parameters": model.count_params(),
+        "weights_sha256": weights_digest(model),
+        "history": {**history, "seconds": seconds_per_epoch},
+        "test": {"accuracy": test_accuracy, "loss": test_loss, "n": len(test_labels)},
+        "train": {"accuracy": train_accuracy, "loss": train_loss, "n": len(train_labels)},
+        "seconds": time.perf_counter() - started,
+        "data_source": train_split.source,
+        "environment": environment(),
+    }
+    return model, record
+
+
+def _watch(seconds_per_epoch, recipe, print_lines):
+    """Return a callback that appends each epoch's seconds to the list, and prints a line for it where asked to."""
+    import keras
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.started = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            seconds_per_epoch.append(time.perf_counter() - self.started)
+            if print_lines:
+                print(
+                    f"epoch {epoch + 1}/{recipe.epochs}: accuracy {logs['accuracy']:.4f}, loss {logs['loss']:.4f}, "
+                    f"{seconds_per_epoch[-1]:.2f} s",
+                    flush=True,
+                )
+
+    return Watch()
+
+
+def fit_to_input(model, images):
+    """Reshape images (n, 28, 28) to what the model's input asks for: (n, 28, 28) or (n, 28, 28, 1)."""
+    return images.reshape(-1, *model.input_shape[1:])
+
+
+def identity(model, recipe, seed):
+    """Return all that decides what an untrained model becomes on a given machine: equal identities, equal runs."""
+    return {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "architecture_sha256": hashlib.sha256(repr(_architecture(model)).encode()).hexdigest(),
+        "data_sha256": [sha256 for split in FILES.values() for _, _, sha256 in split],
+    }
+
+
+def _architecture(model):
+    """Return every layer's class and settings, without the names and seeds that Keras makes up anew each time."""
+    made_up = ("name", "seed", "dtype")
+    return model.input_shape, [
+        (type(layer).__name__, {key: value for key, value in layer.get_config().items() if key not in made_up})
+        for layer in model.layers
+    ]
+
+
+def weights_digest(model):
+    """Return the SHA-256 of all weights in order; two models with the same digest are the same, bit for bit."""
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights))
+    return digest.hexdigest()
+
+
+def environment():
+    """Return the libraries' versions and the hardware that a time or a last bit may depend on."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("tensorflow", "keras", "numpy")},
+        "processor": _processor(),
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
+        "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus],
+    }
+
+
+def _processor():
+    """Return the processor's name; Python's own function knows none on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
