@@ -52,17 +52,19 @@ def accuracy_text(counts):
     """Return n, accuracy and its 95% interval in words."""
     right, n = int(counts.trace()), int(counts.sum())
     low, high = wilson_interval(right, n)
-    points = 50 * (high - low)
-    return f"accuracy {right / n:.1%} +-{points:.1f} points (95% CI {low:.1%} to {high:.1%}, n = {n:,})"
+    return f"accuracy {right / n:.1%} ±{50 * (high - low):.1f} points (95% CI {low:.1%} to {high:.1%}, n = {n:,})"
 
 
 def table(counts):
     """Return the matrix with precision and recall as lines of text."""
-    cells = [["actual \\ predicted", *(name[:6] for name in CLASS_NAMES), "precision", "recall"]]
+    short_names = [name.split()[0].split("/")[0] for name in CLASS_NAMES]
+    cells = [["actual \\ predicted", *short_names, "precision", "recall"]]
     for name, row, *shares in zip(CLASS_NAMES, counts, *precision_and_recall(counts), strict=True):
         cells.append([name, *map(str, row), *("-" if np.isnan(share) else f"{share:.1%}" for share in shares)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
-        f"{first:<18}" + "".join(f"{cell:>{max(7, len(cell) + 1)}}" for cell in rest) for first, *rest in cells
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
+        for first, *rest in cells
     )
 
 
@@ -85,6 +87,8 @@ def plot_confusion(counts, normalize):
         ax=ax,
     )
     ax.set(xlabel="predicted", ylabel="actual", title=accuracy_text(counts))
+    ax.tick_params(axis="x", rotation=45)
+    ax.tick_params(axis="y", rotation=0)
     return figure
 
 

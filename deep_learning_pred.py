@@ -62,17 +62,18 @@ def plot_predictions(images, probabilities, labels):
     return figure
 
 
-def plot_photographs(photographs, images, probabilities):
+def plot_photographs(photographs, probabilities):
     """Draw each photograph beside the 28 x 28 pixels that the model saw, under its three best classes.
 
-    Args: photographs n PIL.Images, images uint8 (n, 28, 28), probabilities float (n, 10). Returns: matplotlib Figure
+    Args: photographs (PIL.Image, uint8 (28, 28)) pairs, probabilities float (n, 10). Returns: matplotlib Figure
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(len(images), 2, figsize=(5, 2.7 * len(images)), squeeze=False, layout="constrained")
-    for (left, right), photograph, image, row in zip(axes, photographs, images, probabilities, strict=True):
+    rows = len(photographs)
+    figure, axes = plt.subplots(rows, 2, figsize=(5, 2.7 * rows), squeeze=False, layout="constrained")
+    for (left, right), (photograph, pixels), row in zip(axes, photographs, probabilities, strict=False):
         left.imshow(photograph)
-        right.imshow(image, cmap="gray", vmin=0, vmax=255)
+        right.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         right.set_title("\n".join(f"{name} {share:.0%}" for name, share in top_classes(row)), fontsize=9)
         for ax in (left, right):
             ax.axis("off")
@@ -87,13 +88,13 @@ def main(argv=None):
         flags.error(
             f"argument --start: {options.start} + {options.count} images, but there are {options.recipe.test_images}"
         )
-    photographs = [photo.open_photo(path) for path in options.image or []]
+    photographs = [photo.read_photo(path) for path in options.image or []]
     model = cli.model_asked_for(options, build_model, SAVED_AS)
 
     if photographs:
-        images = np.stack([photo.to_fashion_mnist(photograph) for photograph in photographs])
+        images = np.stack([pixels for _, pixels in photographs])
         probabilities = store.predict(model, images)
-        figure = plot_photographs(photographs, images, probabilities)
+        figure = plot_photographs(photographs[:LARGEST_COUNT], probabilities)
         lines = [
             f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in top_classes(row))}"
             for path, row in zip(options.image, probabilities, strict=True)

@@ -17,13 +17,13 @@ from lab.statistics import wilson_interval
 SAVES = Path(__file__).resolve().parent.parent / "saves"
 
 
-def parser(description, save_help, suffixes):
+def parser(description, save_help=None, suffixes=()):
     """Return a parser with the flags that all scripts share.
 
     Args:
         description: the script's docstring
         save_help: what `--save` saves
-        suffixes: the file name endings that `--save` takes
+        suffixes: the file name endings that `--save` takes; without any, there is no such flag
     """
     flags = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -39,7 +39,8 @@ def parser(description, save_help, suffixes):
         "--output-dir", type=path, default=SAVES, metavar="DIR", help="for what is saved, default saves/"
     )
     flags.add_argument("--retrain", action="store_true", help="train even if there is a saved model of the same run")
-    flags.add_argument("--save", type=path_with(suffixes), nargs="?", const=True, metavar="PATH", help=save_help)
+    if suffixes:
+        flags.add_argument("--save", type=path_with(suffixes), nargs="?", const=True, metavar="PATH", help=save_help)
     flags.add_argument(
         "--smoke", action="store_true", help="all of it in seconds, on a slice of the data, apart from real saves"
     )
@@ -92,6 +93,8 @@ def model_asked_for(options, build_model, saved_as):
 def run(main):
     """Run a script's `main` and exit: 0 done, 1 failed with one line, 2 wrong usage, 130 interrupted."""
     debug = "--debug" in sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that has no sign for a character still gets the rest
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("lab").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that partial files are removed

@@ -15,6 +15,25 @@ THUMBNAIL = 73  # the longer side of the pictures that Fashion-MNIST was made fr
 CLOSE = 0.05 * 255 * 3**0.5  # "within 5% of the maximum possible intensity in RGB space"
 GREY = np.float32([0.299, 0.587, 0.114])  # red, green and blue in Pillow's mode L (ITU-R 601)
 WORKING_SIDE = 1024
+SHOWN_SIDE = 280
+
+
+def read_photo(path):
+    """Read a picture file as the model is to see it.
+
+    Returns:
+        photograph, pixels: PIL.Image in mode RGB, small enough to be shown by the hundred, and uint8 (28, 28)
+
+    Raises:
+        LabError: as `open_photo` and `to_fashion_mnist`, with the file's name.
+    """
+    photograph = open_photo(path)
+    try:
+        pixels = to_fashion_mnist(photograph)
+    except LabError as error:
+        raise LabError(f"{path}: {error}") from error
+    photograph.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return photograph, pixels
 
 
 def open_photo(path):
@@ -30,11 +49,12 @@ def open_photo(path):
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # up to twice as much is an error above
-        with Image.open(path) as photo:
-            photo.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded small to begin with
-            photo.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
-            photo = ImageOps.exif_transpose(photo)
+            # Pillow warns of a bomb from 89 megapixels on and refuses twice as much; cameras have come close
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as photo:
+                photo.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded small to begin with
+                photo.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
+                photo = ImageOps.exif_transpose(photo)
     except FileNotFoundError as error:
         raise LabError(f"{path}: no such file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

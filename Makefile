@@ -1,0 +1,37 @@
+# `make` sets up and runs the main job, `make test` sets up and runs the tests; PYTHON=python3.12 chooses another Python.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: all test lint figures clean
+
+all: .venv/installed
+	$(BIN)/python deep_learning.py
+	$(BIN)/python deep_learning_conv.py
+	$(BIN)/python convolution_gain.py
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+figures: .venv/installed
+	MPLBACKEND=Agg $(BIN)/python deep_learning_pred.py --save figures/predictions.png
+	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
+	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
+
+clean:
+	rm -rf .venv saves .pytest_cache .ruff_cache __pycache__ */__pycache__
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo "error: TensorFlow 2.21 needs Python 3.10 to 3.13; choose one with: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP) -r requirements.txt
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	touch $@

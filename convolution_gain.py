@@ -1,0 +1,41 @@
+"""Experiment 5, so far its short version: how many points one convolution buys, at one seed, on both sets.
+
+Reuses the models that experiments 1 and 2 saved and trains what is missing. One seed is one draw: the gain of another
+seed may well differ by a point.
+
+python convolution_gain.py
+"""
+
+import deep_learning
+import deep_learning_conv
+from lab import cli, store
+
+
+def gain(dense_record, conv_record, split):
+    """Return by how many percentage points the conv model is ahead on a split, "test" or "train"."""
+    return 100 * (conv_record[split]["accuracy"] - dense_record[split]["accuracy"])
+
+
+def main(argv=None):
+    """Print both models' accuracies on both sets, and the differences."""
+    options = cli.parse(cli.parser(__doc__), argv)
+    make = store.trained if options.retrain else store.saved_or_trained
+    dense, conv = (
+        make(script.build_model, options.output_dir / script.SAVED_AS, options.recipe, options.seed, options.data_dir)[
+            1
+        ]
+        for script in (deep_learning, deep_learning_conv)
+    )
+    for name, record in (("dense", dense), ("conv", conv)):
+        test, train = record["test"]["accuracy"], record["train"]["accuracy"]
+        print(
+            f"{name:<6} {record['parameters']:>9,} parameters, test accuracy {test:.4f}, training accuracy {train:.4f}"
+        )
+    print(
+        f"one convolution: {gain(dense, conv, 'test'):+.2f} points on the test set, "
+        f"{gain(dense, conv, 'train'):+.2f} on the training set (one seed, {options.seed})"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

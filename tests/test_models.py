@@ -1,0 +1,39 @@
+import pytest
+
+import deep_learning
+import deep_learning_conv
+from lab.recipe import Recipe, start_tensorflow
+
+
+@pytest.mark.parametrize(
+    ("script", "layers", "parameters", "input_shape"),
+    [
+        (deep_learning, ["Flatten", "Dense", "Dropout", "Dense", "Softmax"], 101_770, (None, 28, 28)),
+        (
+            deep_learning_conv,
+            ["Conv2D", "Flatten", "Dense", "Dropout", "Dense", "Softmax"],
+            2_770_634,
+            (None, 28, 28, 1),
+        ),
+    ],
+)
+def test_the_models_are_those_of_the_origin(script, layers, parameters, input_shape):
+    start_tensorflow()
+    model = script.build_model()
+    assert [type(layer).__name__ for layer in model.layers] == layers
+    assert model.count_params() == parameters
+    assert model.input_shape == input_shape
+    hidden, output = (layer for layer in model.layers if type(layer).__name__ == "Dense")
+    assert (hidden.units, output.units) == (128, 10)
+    assert hidden.activation.__name__ == ("relu" if script is deep_learning else "linear")
+    assert output.activation.__name__ == "linear"
+    (dropout,) = (layer for layer in model.layers if type(layer).__name__ == "Dropout")
+    assert dropout.rate == 0.2
+    if script is deep_learning_conv:
+        convolution = model.layers[0]
+        assert (convolution.filters, convolution.kernel_size) == (32, (3, 3))
+        assert convolution.activation.__name__ == "relu"
+
+
+def test_the_recipe_is_that_of_the_origin():
+    assert Recipe() == Recipe(epochs=5, batch_size=32, learning_rate=0.001, train_images=60_000, test_images=10_000)

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+import deep_learning_pred as pred
+from lab.data import CLASS_NAMES
+
+
+@pytest.fixture
+def predictions():
+    """Return 23 images that are their own number, made-up probabilities, and labels, every third one of them wrong."""
+    rng = np.random.default_rng(0)
+    images = np.broadcast_to(np.arange(23, dtype=np.uint8)[:, None, None], (23, 28, 28))
+    probabilities = rng.dirichlet(np.ones(10), 23)
+    labels = probabilities.argmax(axis=1)
+    labels[::3] = (labels[::3] + 1) % 10
+    return images, probabilities, labels
+
+
+def test_every_title_belongs_to_its_image(predictions):
+    images, probabilities, labels = predictions
+    figure = pred.plot_predictions(*predictions)
+    drawn = [ax for ax in figure.axes if ax.images]
+    assert len(drawn) == len(images)
+    for ax, row, label in zip(drawn, probabilities, labels, strict=True):
+        number = ax.images[0].get_array()[0, 0]
+        assert np.array_equal(probabilities[number], row)
+        assert CLASS_NAMES[row.argmax()] in ax.get_title()
+        assert f"{row.max():.0%}" in ax.get_title()
+        assert ax.get_xlabel() == f"actual: {CLASS_NAMES[label]}"
+        right = row.argmax() == label
+        assert ("✓" in ax.get_title(), "✗" in ax.get_title()) == (right, not right)
+        assert ax.get_frame_on() == (not right)
+
+
+def test_every_line_belongs_to_its_image(predictions):
+    _, probabilities, labels = predictions
+    lines = pred.prediction_lines(100, probabilities, labels)
+    for index, (line, row, label) in enumerate(zip(lines, probabilities, labels, strict=True)):
+        assert line.split()[0] == str(100 + index)
+        verdict = "right" if row.argmax() == label else "WRONG"
+        assert line.endswith(f"{row.max():.1%}  {CLASS_NAMES[label]:<12} {verdict}")
+        assert CLASS_NAMES[row.argmax()] in line
+
+
+def test_top_classes_are_the_most_probable_in_order():
+    row = np.array([0.1, 0, 0.2, 0, 0.4, 0, 0.3, 0, 0, 0])
+    assert pred.top_classes(row) == [("Coat", 0.4), ("Shirt", 0.3), ("Pullover", 0.2)]
+
+
+def test_photographs_stand_beside_what_the_model_saw(predictions):
+    images, probabilities, _ = predictions
+    photographs = [(Image.new("RGB", (5, 4), (number, 0, 0)), image) for number, image in enumerate(images)]
+    figure = pred.plot_photographs(photographs, probabilities)
+    for number, (left, right) in enumerate(zip(figure.axes[::2], figure.axes[1::2], strict=True)):
+        assert left.images[0].get_array()[0, 0, 0] == number
+        assert right.images[0].get_array()[0, 0] == number
+        assert pred.top_classes(probabilities[number])[0][0] in right.get_title()
