@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lab import LabError, store
-from lab.recipe import SMOKE, Recipe
+from lab.recipe import POLICIES, SMOKE, Recipe
 from lab.statistics import wilson_interval
 
 SAVES = Path(__file__).resolve().parent.parent / "saves"
@@ -31,6 +31,7 @@ def parser(description, save_help=None, suffixes=()):
     flags.add_argument("--epochs", type=whole_number(1), metavar="N", help=f"default {Recipe.epochs}")
     flags.add_argument("--batch-size", type=whole_number(1), metavar="N", help=f"default {Recipe.batch_size}")
     flags.add_argument("--learning-rate", type=positive_float, metavar="X", help=f"default {Recipe.learning_rate}")
+    flags.add_argument("--precision", choices=POLICIES, help="of the arithmetic, default float32")
     flags.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default 0")
     flags.add_argument(
         "--data-dir", type=path, metavar="DIR", help="folder of the four .gz files; nothing else is tried"

@@ -12,7 +12,7 @@ import numpy as np
 
 from lab import LabError, replacing, require_writable
 from lab.data import load_splits, scale
-from lab.recipe import fit_to_input, identity, start_tensorflow, train, weights_digest
+from lab.recipe import build, identity, start_tensorflow, train, weights_digest
 
 PREDICTION_BATCH = 1000
 
@@ -29,9 +29,7 @@ def trained(build_model, path, recipe, seed, data_dir=None):
         LabError: no data, no place to write to, or a training that diverges.
     """
     require_writable(Path(path).parent)
-    train_split, test_split = load_splits(data_dir=data_dir)
-    logger.info("data: %s", train_split.source)
-    model, record = train(build_model, recipe, seed, train_split, test_split)
+    model, record = train(build_model, recipe, seed, *load_splits(data_dir=data_dir))
     with replacing(path) as partial:
         model.save(partial)
     with replacing(record_path(path)) as partial:
@@ -47,7 +45,7 @@ def saved_or_trained(build_model, path, recipe, seed, data_dir=None):
     """
     start_tensorflow()
     try:
-        model, record = _load_saved(path, identity(build_model(), recipe, seed))
+        model, record = _load_saved(path, identity(build(build_model, recipe, seed), recipe, seed))
     except _NotReusable as reason:
         logger.info("training anew: %s", reason)
         return trained(build_model, path, recipe, seed, data_dir)
@@ -132,7 +130,8 @@ def predict(model, images):
 
     scales_itself = any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers)
     pixels = images.astype(np.float32) if scales_itself else scale(images)
-    outputs = model.predict(fit_to_input(model, pixels), batch_size=PREDICTION_BATCH, verbose=0).astype(np.float32)
+    pixels = pixels.reshape(-1, *model.input_shape[1:])
+    outputs = model.predict(pixels, batch_size=PREDICTION_BATCH, verbose=0).astype(np.float32)
     if not np.isfinite(outputs).all():
         raise LabError("the model's outputs are not finite: its weights are damaged, or its training diverged")
     if (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-2):
