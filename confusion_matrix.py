@@ -6,7 +6,7 @@ python confusion_matrix.py --samples all --normalize
 
 import numpy as np
 
-from deep_learning import SAVED_AS, build_model
+import deep_learning
 from lab import cli, figures, store
 from lab.data import CLASS_NAMES, load_splits
 from lab.statistics import wilson_interval
@@ -99,7 +99,7 @@ def main(argv=None):
     n = options.samples or options.recipe.test_images
     if n > options.recipe.test_images:
         flags.error(f"argument --samples: {n} samples, but there are {options.recipe.test_images}")
-    model = cli.model_asked_for(options, build_model, SAVED_AS)
+    model = store.load_model(options.model) if options.model else cli.run_of(deep_learning, options)[0]
     (test,) = load_splits(["test"], options.data_dir)
     predicted = store.predict(model, test.images[:n]).argmax(axis=1)
     counts = confusion_counts(test.labels[:n], predicted)

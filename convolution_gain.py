@@ -8,7 +8,7 @@ python convolution_gain.py
 
 import deep_learning
 import deep_learning_conv
-from lab import cli, store
+from lab import cli
 
 
 def gain(dense_record, conv_record, split):
@@ -19,13 +19,7 @@ def gain(dense_record, conv_record, split):
 def main(argv=None):
     """Print both models' accuracies on both sets, and the differences."""
     options = cli.parse(cli.parser(__doc__), argv)
-    make = store.trained if options.retrain else store.saved_or_trained
-    dense, conv = (
-        make(script.build_model, options.output_dir / script.SAVED_AS, options.recipe, options.seed, options.data_dir)[
-            1
-        ]
-        for script in (deep_learning, deep_learning_conv)
-    )
+    dense, conv = (cli.run_of(script, options)[1] for script in (deep_learning, deep_learning_conv))
     for name, record in (("dense", dense), ("conv", conv)):
         test, train = record["test"]["accuracy"], record["train"]["accuracy"]
         print(

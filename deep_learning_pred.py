@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from deep_learning_conv import SAVED_AS, build_model
+import deep_learning_conv
 from lab import cli, figures, photo, store
 from lab.data import CLASS_NAMES, load_splits
 
@@ -89,7 +89,7 @@ def main(argv=None):
             f"argument --start: {options.start} + {options.count} images, but there are {options.recipe.test_images}"
         )
     photographs = [photo.read_photo(path) for path in options.image or []]
-    model = cli.model_asked_for(options, build_model, SAVED_AS)
+    model = store.load_model(options.model) if options.model else cli.run_of(deep_learning_conv, options)[0]
 
     if photographs:
         images = np.stack([pixels for _, pixels in photographs])

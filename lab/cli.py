@@ -82,13 +82,11 @@ def save_path(options, name):
     return options.save if isinstance(options.save, Path) else options.output_dir / name
 
 
-def model_asked_for(options, build_model, saved_as):
-    """Return the Keras model that a picture is to be made of: --model's, the saved one, or a newly trained one."""
-    if options.model:
-        return store.load_model(options.model)
+def run_of(script, options):
+    """Return the model and the record of a training script's run, reused where it may be; `script` is its module."""
     make = store.trained if options.retrain else store.saved_or_trained
-    model, _ = make(build_model, options.output_dir / saved_as, options.recipe, options.seed, options.data_dir)
-    return model
+    path = options.output_dir / script.SAVED_AS
+    return make(script.build_model, path, options.recipe, options.seed, options.data_dir, script.THREADS)
 
 
 def run(main):

@@ -76,12 +76,17 @@ def _many_steps(model, step, images, labels):
     images = tf.reshape(images, (-1, *model.input_shape[1:]))
     labels = tf.cast(labels, tf.int64)
     white = tf.constant(255.0)  # as a constant inside the graph, it would be turned into a product with a rounded 1/255
-    step = tf.autograph.experimental.do_not_convert(step)
 
-    @tf.function
+    @tf.function(autograph=False)
     def many_steps(iterator):
-        for batch in iterator.get_next():
+        batches = iterator.get_next()
+
+        def next_step(row):
+            batch = batches[row]
             step((tf.cast(tf.gather(images, batch), tf.float32) / white, tf.gather(labels, batch)))
+            return row + 1
+
+        tf.while_loop(lambda row: row < tf.shape(batches)[0], next_step, [0])
         return model.get_metrics_result()
 
     return many_steps

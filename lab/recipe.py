@@ -40,8 +40,11 @@ class Recipe:
 SMOKE = Recipe(epochs=1, train_images=2_000, test_images=500)
 
 
-def start_tensorflow():
+def start_tensorflow(threads=None):
     """Import TensorFlow and Keras and start their runtime, without chatter and without what training has no use for.
+
+    `threads` is for all that runs at once, by default as many as TensorFlow likes; a runtime that has started keeps its
+    own number.
 
     Since TensorFlow 2.19, TF_CPP_MIN_LOG_LEVEL no longer silences what is logged before its logger is set up
     (https://github.com/tensorflow/tensorflow/issues/100442), so that standard error is closed meanwhile.
@@ -51,6 +54,11 @@ def start_tensorflow():
     with _standard_error_closed(), _hidden("matplotlib", "pandas", "sklearn"):
         import tensorflow as tf
 
+        if threads:
+            with contextlib.suppress(RuntimeError):  # it has started
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+                tf.config.threading.set_inter_op_parallelism_threads(threads)
+        tf.get_logger().setLevel(logging.ERROR)  # it warns of every graph that is made once
         gpus = tf.config.list_physical_devices("GPU")
         if gpus:  # on a processor, the same seed gives the same weights without it
             tf.config.experimental.enable_op_determinism()
@@ -88,7 +96,7 @@ def _standard_error_closed():
         os.close(nowhere)
 
 
-def train(build_model, recipe, seed, train_split, test_split):
+def train(build_model, recipe, seed, train_split, test_split, threads=None):
     """Build a model, train it, and evaluate the finished model once on the images of both splits.
 
     Args:
@@ -96,6 +104,7 @@ def train(build_model, recipe, seed, train_split, test_split):
         recipe: Recipe; of both splits, its numbers of images are used, from the first on.
         seed: int in [0, 2**32), for the initial weights, the order of the images, and dropout.
         train_split, test_split: lab.data.Split
+        threads: as `start_tensorflow`
 
     Returns:
         model, record: the trained Keras model, and a dict of JSON types with all that is known of the run.
@@ -104,7 +113,7 @@ def train(build_model, recipe, seed, train_split, test_split):
         LabError: the loss is no longer a number.
     """
     logger.info("data: %s", train_split.source)
-    start_tensorflow()
+    start_tensorflow(threads)
     import keras
     import tensorflow as tf
 

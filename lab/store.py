@@ -19,7 +19,7 @@ PREDICTION_BATCH = 1000
 logger = logging.getLogger(__name__)
 
 
-def trained(build_model, path, recipe, seed, data_dir=None):
+def trained(build_model, path, recipe, seed, data_dir=None, threads=None):
     """Train a model by the recipe and save it at `path`, with its record beside it.
 
     Returns:
@@ -29,7 +29,7 @@ def trained(build_model, path, recipe, seed, data_dir=None):
         LabError: no data, no place to write to, or a training that diverges.
     """
     require_writable(Path(path).parent)
-    model, record = train(build_model, recipe, seed, *load_splits(data_dir=data_dir))
+    model, record = train(build_model, recipe, seed, *load_splits(data_dir=data_dir), threads)
     with replacing(path) as partial:
         model.save(partial)
     with replacing(record_path(path)) as partial:
@@ -38,17 +38,17 @@ def trained(build_model, path, recipe, seed, data_dir=None):
     return model, record
 
 
-def saved_or_trained(build_model, path, recipe, seed, data_dir=None):
+def saved_or_trained(build_model, path, recipe, seed, data_dir=None, threads=None):
     """Return the model saved at `path` if it comes from this very run; otherwise train it and save it there.
 
     Returns and raises: as `trained`
     """
-    start_tensorflow()
+    start_tensorflow(threads)
     try:
         model, record = _load_saved(path, identity(build(build_model, recipe, seed), recipe, seed))
     except _NotReusable as reason:
         logger.info("training anew: %s", reason)
-        return trained(build_model, path, recipe, seed, data_dir)
+        return trained(build_model, path, recipe, seed, data_dir, threads)
     logger.info("reused: %s", path)
     return model, record
 
@@ -128,7 +128,7 @@ def predict(model, images):
     """
     import keras
 
-    scales_itself = any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers)
+    scales_itself = any(isinstance(layer, keras.layers.Rescaling) for layer in _all_layers(model))
     pixels = images.astype(np.float32) if scales_itself else scale(images)
     pixels = pixels.reshape(-1, *model.input_shape[1:])
     outputs = model.predict(pixels, batch_size=PREDICTION_BATCH, verbose=0).astype(np.float32)
@@ -138,3 +138,11 @@ def predict(model, images):
         return outputs
     exponentials = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _all_layers(model):
+    """Yield a model's layers, those of models within it included."""
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _all_layers(layer)

@@ -77,7 +77,9 @@ def keras_models():
         "probabilities": deep_learning.build_model(),
         "logits": Sequential([Input((28, 28)), layers.Flatten(), layers.Dense(10)]),
         "functional": Model(functional_input, layers.Dense(10, activation="softmax")(layers.Flatten()(hidden))),
-        "rescaling": Sequential([Input((28, 28)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(10)]),
+        "rescaling": Sequential(
+            [Input((28, 28)), Sequential([layers.Rescaling(1 / 255)]), layers.Flatten(), layers.Dense(10)]
+        ),
     }
 
 

@@ -1,0 +1,45 @@
+"""The README's numbers are those of the committed records."""
+
+import json
+import statistics
+
+from conftest import ROOT
+
+from lab.statistics import mean_interval
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECORDS = json.loads((ROOT / "results" / "precision.json").read_text())
+
+
+def accuracies(model, precision, split):
+    """Return accuracies in percent, by seed in order."""
+    runs = [run for run in RECORDS if run["model"] == model and run["recipe"]["precision"] == precision]
+    assert [run["seed"] for run in runs] == list(range(5))
+    return [100 * run[split]["accuracy"] for run in runs]
+
+
+def difference(ours, theirs):
+    """Return the mean of the paired differences with its interval, as the README writes it."""
+    mean, low, high = mean_interval([a - b for a, b in zip(ours, theirs, strict=True)])
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def test_the_table():
+    for model, label in (("dense", "| dense |"), ("conv", "| conv:")):
+        (row,) = (line for line in README.splitlines() if line.startswith(label))
+        for split in ("test", "train"):
+            values = accuracies(model, "float32", split)
+            assert f"| {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} |" in row
+        runs = [run for run in RECORDS if run["model"] == model and run["recipe"]["precision"] == "float32"]
+        assert f"| {statistics.median(run['seconds'] for run in runs):.0f} |" in row
+        assert f"| {runs[0]['parameters']:,} |" in row
+
+
+def test_the_gain():
+    for split in ("test", "train"):
+        assert difference(accuracies("conv", "float32", split), accuracies("dense", "float32", split)) in README
+
+
+def test_what_bfloat16_costs():
+    for model in ("dense", "conv"):
+        assert difference(accuracies(model, "bfloat16", "test"), accuracies(model, "float32", "test")) in README
