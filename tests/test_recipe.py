@@ -6,6 +6,7 @@ import pytest
 import deep_learning
 import deep_learning_conv
 from lab import LabError, recipe
+from lab.data import scale
 from lab.recipe import SMOKE
 
 TINY = dataclasses.replace(SMOKE, epochs=2, train_images=1_000, test_images=100)
@@ -18,9 +19,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(script, sp
     assert first["history"]["loss"] == again["history"]["loss"]
 
 
-def test_steps_per_execution_changes_no_bit(splits, monkeypatch):
+def test_the_number_of_steps_per_call_changes_no_bit(splits, monkeypatch):
+    from lab import fast
+
     _, many = recipe.train(deep_learning.build_model, TINY, 0, *splits)
-    monkeypatch.setattr(recipe, "STEPS_PER_EXECUTION", 1)
+    monkeypatch.setattr(fast, "STEPS_PER_CALL", 1)
     _, one = recipe.train(deep_learning.build_model, TINY, 0, *splits)
     assert one["weights_sha256"] == many["weights_sha256"]
 
@@ -39,8 +42,21 @@ def test_the_record_holds_what_the_run_was(splits):
     assert record["environment"]["threads"] >= 1
     # the accuracy is that of the finished model: recomputed here from its own predictions
     images, labels = splits[1].images[:100], splits[1].labels[:100]
-    predicted = model.predict(recipe.scale(images), verbose=0).argmax(axis=1)
+    predicted = model.predict(scale(images), verbose=0).argmax(axis=1)
     assert record["test"]["accuracy"] == pytest.approx((predicted == labels).mean())
+
+
+def test_bfloat16_computes_in_it_and_keeps_weights_and_probabilities_in_float32(splits):
+    import keras
+
+    model, record = recipe.train(
+        deep_learning_conv.build_model, dataclasses.replace(TINY, precision="bfloat16"), 0, *splits
+    )
+    assert {layer.compute_dtype for layer in model.layers[:-1]} == {"bfloat16"}
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    assert model(scale(splits[1].images[:2])[..., None]).dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+    assert record["train"]["accuracy"] > 0.7
 
 
 def test_a_training_that_diverges_says_so(splits):
