@@ -220,11 +220,18 @@ def test_an_unknown_error_shows_its_type(tmp_path):
 def test_a_stopped_training_leaves_nothing_half_done(tmp_path, number, code):
     process = subprocess.Popen(
         [sys.executable, ROOT / "deep_learning.py", "--smoke", "--epochs", "1000", "--output-dir", tmp_path],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout.readline().startswith("epoch 1/1000")
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # what runs in a shell's background is born deaf to SIGINT, and its children with it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout.readline().startswith("epoch 1/1000")
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == code
     assert "Traceback" not in stderr
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
