@@ -99,12 +99,13 @@ def main(argv=None):
     n = options.samples or options.recipe.test_images
     if n > options.recipe.test_images:
         flags.error(f"argument --samples: {n} samples, but there are {options.recipe.test_images}")
+    picture = figures.path_to_save(cli.save_path(options, "confusion_matrix.png"), options.save)
     model = store.load_model(options.model) if options.model else cli.run_of(deep_learning, options)[0]
     (test,) = load_splits(["test"], options.data_dir)
     predicted = store.predict(model, test.images[:n]).argmax(axis=1)
     counts = confusion_counts(test.labels[:n], predicted)
     figure = plot_confusion(counts, options.normalize)
-    figures.save_where_needed(figure, cli.save_path(options, "confusion_matrix.png"), options.save)
+    figures.save(figure, picture)
     print(table(counts))
     print(accuracy_text(counts))
     figures.show()

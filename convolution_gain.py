@@ -9,6 +9,7 @@ python convolution_gain.py
 import deep_learning
 import deep_learning_conv
 from lab import cli
+from lab.data import load_splits
 
 
 def gain(dense_record, conv_record, split):
@@ -19,7 +20,9 @@ def gain(dense_record, conv_record, split):
 def main(argv=None):
     """Print both models' accuracies on both sets, and the differences."""
     options = cli.parse(cli.parser(__doc__), argv)
-    dense, conv = (cli.run_of(script, options)[1] for script in (deep_learning, deep_learning_conv))
+    load_splits(data_dir=options.data_dir)  # a given folder that is bad is an error even if nothing is trained
+    # conv first: a process keeps the number of threads that it began with, and only conv's last bits depend on it
+    conv, dense = (cli.run_of(script, options)[1] for script in (deep_learning_conv, deep_learning))
     for name, record in (("dense", dense), ("conv", conv)):
         test, train = record["test"]["accuracy"], record["train"]["accuracy"]
         print(

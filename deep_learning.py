@@ -1,6 +1,7 @@
 """Experiment 1: the dense baseline on Fashion-MNIST.
 
-Trains 101,770 parameters for 5 epochs on 60,000 images and prints the accuracy on the 10,000 test images.
+Trains 101,770 parameters for 5 epochs on 60,000 images and prints the accuracy on the 10,000 test images:
+87.09% on average of 5 seeds (results/precision.json).
 
     python deep_learning.py
 """

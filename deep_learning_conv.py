@@ -1,6 +1,7 @@
 """Experiment 2: the same head behind one convolution, on Fashion-MNIST.
 
-Trains 2,770,634 parameters for 5 epochs on 60,000 images and prints the accuracy on the 10,000 test images.
+Trains 2,770,634 parameters for 5 epochs on 60,000 images and prints the accuracy on the 10,000 test images:
+89.48% on average of 5 seeds (results/precision.json).
 
     python deep_learning_conv.py
 """

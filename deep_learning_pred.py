@@ -19,8 +19,8 @@ LARGEST_COUNT = 100  # as many images as one picture can hold
 def parser():
     """Return the parser of this script's flags."""
     flags = cli.picture_parser(__doc__)
-    flags.add_argument("--count", type=cli.whole_number(1, LARGEST_COUNT), default=20, metavar="N", help="default 20")
-    flags.add_argument("--start", type=cli.whole_number(0), default=0, metavar="N", help="first test image, default 0")
+    flags.add_argument("--count", type=cli.whole_number(1, LARGEST_COUNT), metavar="N", help="test images, default 20")
+    flags.add_argument("--start", type=cli.whole_number(0), metavar="N", help="the first of them, default 0")
     flags.add_argument("--image", type=cli.path, nargs="+", metavar="FILE", help="photographs instead of test images")
     return flags
 
@@ -69,14 +69,17 @@ def plot_photographs(photographs, probabilities):
     """
     import matplotlib.pyplot as plt
 
-    rows = len(photographs)
-    figure, axes = plt.subplots(rows, 2, figsize=(5, 2.7 * rows), squeeze=False, layout="constrained")
-    for (left, right), (photograph, pixels), row in zip(axes, photographs, probabilities, strict=False):
+    pairs = min(4, len(photographs))
+    rows = math.ceil(len(photographs) / pairs)
+    figure, axes = plt.subplots(rows, 2 * pairs, figsize=(5 * pairs, 2.7 * rows), squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.axis("off")
+    for left, right, (photograph, pixels), row in zip(
+        axes.flat[::2], axes.flat[1::2], photographs, probabilities, strict=False
+    ):
         left.imshow(photograph)
         right.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         right.set_title("\n".join(f"{name} {share:.0%}" for name, share in top_classes(row)), fontsize=9)
-        for ax in (left, right):
-            ax.axis("off")
     return figure
 
 
@@ -84,29 +87,31 @@ def main(argv=None):
     """Predict test images or photographs with the conv model, print and draw what it says."""
     flags = parser()
     options = cli.parse(flags, argv)
-    if not options.image and options.start + options.count > options.recipe.test_images:
-        flags.error(
-            f"argument --start: {options.start} + {options.count} images, but there are {options.recipe.test_images}"
-        )
+    start, count, n = options.start or 0, options.count or 20, options.recipe.test_images
+    if start + count > n:
+        flags.error(f"argument --start: {start} + {count} images, but there are {n}")
+    if options.image and (options.start, options.count) != (None, None):
+        flags.error("argument --image: --start and --count are for test images")
     photographs = [photo.read_photo(path) for path in options.image or []]
+    picture = figures.path_to_save(cli.save_path(options, "predictions.png"), options.save)
     model = store.load_model(options.model) if options.model else cli.run_of(deep_learning_conv, options)[0]
 
     if photographs:
         images = np.stack([pixels for _, pixels in photographs])
         probabilities = store.predict(model, images)
-        figure = plot_photographs(photographs[:LARGEST_COUNT], probabilities)
+        figure = plot_photographs(photographs[:LARGEST_COUNT], probabilities[:LARGEST_COUNT])
         lines = [
             f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in top_classes(row))}"
             for path, row in zip(options.image, probabilities, strict=True)
         ]
     else:
         (test,) = load_splits(["test"], options.data_dir)
-        images, labels = (part[options.start :][: options.count] for part in (test.images, test.labels))
+        images, labels = (part[start : start + count] for part in (test.images, test.labels))
         probabilities = store.predict(model, images)
         figure = plot_predictions(images, probabilities, labels)
         right = int((probabilities.argmax(axis=1) == labels).sum())
-        lines = [*prediction_lines(options.start, probabilities, labels), f"{right} of {len(labels)} right"]
-    figures.save_where_needed(figure, cli.save_path(options, "predictions.png"), options.save)
+        lines = [*prediction_lines(start, probabilities, labels), f"{right} of {len(labels)} right"]
+    figures.save(figure, picture)
     print("\n".join(lines))
     figures.show()
 

@@ -12,12 +12,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lab import replacing  # noqa: E402
+from lab.recipe import SMOKE, Recipe  # noqa: E402
 from lab.statistics import mean_interval  # noqa: E402
 
 SCRIPTS = {"dense": ("deep_learning.py", "fashion.json"), "conv": ("deep_learning_conv.py", "fashion_conv.json")}
@@ -74,6 +76,9 @@ def main():
     options = flags.parse_args()
     results = ROOT / ("saves/smoke" if options.smoke else "results") / "precision.json"
     records = json.loads(results.read_text()) if results.exists() else []
+    recipe = SMOKE if options.smoke else Recipe()
+    if any(record["recipe"] != asdict(replace(recipe, precision=record["recipe"]["precision"])) for record in records):
+        flags.error(f"{results} holds runs of another recipe; move it away")
     done = {(record["model"], record["recipe"]["precision"], record["seed"]) for record in records}
     for run in (
         (model, precision, seed) for seed in range(options.seeds) for model in SCRIPTS for precision in PRECISIONS

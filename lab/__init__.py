@@ -11,17 +11,20 @@ class LabError(Exception):
     """A failure that the user can mend; its message says what, where and what to do, in one line."""
 
 
-def require_writable(folder):
-    """Create a folder if need be, and make sure of writing to it before the work that is to be written.
+def require_writable(path):
+    """Make sure that a file can be written, its folder created, before the work that is to be written.
 
     Raises:
-        LabError: it cannot be written to.
+        LabError: it cannot.
     """
+    folder = Path(path).parent
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise _unwritable(folder, error) from error
+    if Path(path).is_dir():
+        raise LabError(f"{path} is a folder; name a file")
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def parser(description, save_help=None, suffixes=()):
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     flags.add_argument("--epochs", type=whole_number(1), metavar="N", help=f"default {Recipe.epochs}")
-    flags.add_argument("--batch-size", type=whole_number(1), metavar="N", help=f"default {Recipe.batch_size}")
+    flags.add_argument("--batch-size", type=whole_number(1, 60_000), metavar="N", help=f"default {Recipe.batch_size}")
     flags.add_argument("--learning-rate", type=positive_float, metavar="X", help=f"default {Recipe.learning_rate}")
     flags.add_argument("--precision", choices=POLICIES, help="of the arithmetic, default float32")
     flags.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default 0")
@@ -39,7 +39,9 @@ def parser(description, save_help=None, suffixes=()):
     flags.add_argument(
         "--output-dir", type=path, default=SAVES, metavar="DIR", help="for what is saved, default saves/"
     )
-    flags.add_argument("--retrain", action="store_true", help="train even if there is a saved model of the same run")
+    flags.add_argument(
+        "--retrain", action="store_true", help="train even if there is a saved model; experiments 1 and 2 always do"
+    )
     if suffixes:
         flags.add_argument("--save", type=path_with(suffixes), nargs="?", const=True, metavar="PATH", help=save_help)
     flags.add_argument(
@@ -61,7 +63,9 @@ def picture_parser(description):
         save_help="save the picture, by default in the output folder (.png, .pdf, .svg)",
         suffixes=(".png", ".pdf", ".svg"),
     )
-    flags.add_argument("--model", type=path, metavar="PATH", help="somebody else's Keras model file")
+    flags.add_argument(
+        "--model", type=path, metavar="PATH", help="a Keras model file of your own, trained on pixels in [0, 1]"
+    )
     return flags
 
 
@@ -92,8 +96,10 @@ def run_of(script, options):
 def run(main):
     """Run a script's `main` and exit: 0 done, 1 failed with one line, 2 wrong usage, 130 interrupted."""
     debug = "--debug" in sys.argv[1:]
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a terminal that has no sign for a character still gets the rest
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="replace")  # a terminal without a sign for a character gets the rest
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("lab").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that partial files are removed

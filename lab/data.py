@@ -101,14 +101,18 @@ def load_splits(names=("train", "test"), data_dir=None):
         DataError: no source has them; or the given folder does not, which never falls through to another source.
     """
     given = data_dir or os.environ.get("FASHION_MNIST_DIR")
-    if given:
-        return read_splits(given, names)
+    sources = [_from_given(given)] if given else [_from_cache, _from_system, _from_download, _from_package]
     tried = []
-    for source in (_from_cache, _from_system, _from_download, _from_package):
+    for source in sources:
         try:
-            return source(names)
+            splits = source(names)
         except DataError as error:
+            if given:
+                raise
             tried.append(str(error))
+        else:
+            logger.info("data: %s", splits[0].source)
+            return splits
     raise DataError(
         f"Fashion-MNIST was not found: {'; '.join(tried)}. Mend it in one of three ways: install the package "
         f"{DEBIAN_PACKAGE} (Debian, Ubuntu), allow https to {DOWNLOAD_HOST}, or give the folder of the four .gz files "
@@ -231,6 +235,10 @@ def _set_aside_if_damaged(path, size, sha256):
             logger.warning("%s; passed over", error)
     except DataError:
         pass
+
+
+def _from_given(folder):
+    return lambda names: read_splits(folder, names)
 
 
 def _from_system(names):

@@ -55,30 +55,30 @@ def fit(model, images, labels, batch_size, **settings):
     Returns:
         Keras' History
     """
-    model.train_function = _many_steps(model, model.train_step, images, labels)
+    model.train_function = _multi_step(model, model.train_step, images, labels)
     seeds = keras.random.SeedGenerator()  # itself seeded by `keras.utils.set_random_seed`
-    orders = _orders(len(images), batch_size, lambda numbers: keras.random.shuffle(numbers, seed=seeds))
-    history = model.fit(orders, shuffle=False, **settings)
+    indices = _batched_indices(len(images), batch_size, lambda order: keras.random.shuffle(order, seed=seeds))
+    history = model.fit(indices, shuffle=False, **settings)
     model.train_function = None  # so that a later fit is an ordinary one
     return history
 
 
 def evaluate(model, images, labels, batch_size):
     """Evaluate a compiled model by Keras' `evaluate`. Arguments: as `fit`. Returns: dict of loss and metrics"""
-    model.test_function = _many_steps(model, model.test_step, images, labels)
-    results = model.evaluate(_orders(len(images), batch_size, tf.identity), verbose=0, return_dict=True)
+    model.test_function = _multi_step(model, model.test_step, images, labels)
+    results = model.evaluate(_batched_indices(len(images), batch_size, tf.identity), verbose=0, return_dict=True)
     model.test_function = None
     return results
 
 
-def _many_steps(model, step, images, labels):
-    """Return what Keras calls per iteration: it runs a step for each row of image numbers that the iterator gives."""
+def _multi_step(model, step, images, labels):
+    """Return what Keras calls per iteration: it runs a step for each row of indices that the iterator gives."""
     images = tf.reshape(images, (-1, *model.input_shape[1:]))
     labels = tf.cast(labels, tf.int64)
     white = tf.constant(255.0)  # as a constant inside the graph, it would be turned into a product with a rounded 1/255
 
     @tf.function(autograph=False)
-    def many_steps(iterator):
+    def multi_step(iterator):
         batches = iterator.get_next()
 
         def next_step(row):
@@ -89,11 +89,11 @@ def _many_steps(model, step, images, labels):
         tf.while_loop(lambda row: row < tf.shape(batches)[0], next_step, [0])
         return model.get_metrics_result()
 
-    return many_steps
+    return multi_step
 
 
-def _orders(n, batch_size, arrange):
-    """Return an epoch of image numbers, up to (STEPS_PER_CALL, batch_size) at once, the rest in a row of its own."""
+def _batched_indices(n, batch_size, arrange):
+    """Return an epoch of image indices, up to (STEPS_PER_CALL, batch_size) at once, the rest in a row of its own."""
     whole = n // batch_size * batch_size
 
     def rows(order):

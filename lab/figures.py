@@ -1,27 +1,45 @@
 """Pictures: shown where there is a screen, saved where there is none or where the user asks for a file."""
 
 import logging
+import os
 
-from lab import replacing
+from lab import replacing, require_writable
 
 logger = logging.getLogger(__name__)
 
 
 def has_screen():
     """Say whether Matplotlib's backend opens windows; without a display it falls back to one that does not."""
-    import matplotlib.pyplot as plt
+    try:
+        import matplotlib.pyplot as plt
+    except ValueError as error:  # what MPLBACKEND names is not to be had; a notebook hands its own to its children
+        logger.warning("%s; pictures are saved", error)
+        os.environ["MPLBACKEND"] = "Agg"
+        import matplotlib.pyplot as plt
     from matplotlib.backends import BackendFilter, backend_registry
 
     return plt.get_backend().lower() in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
 
 
-def save_where_needed(figure, path, asked):
-    """Save a Matplotlib figure at `path` if that was asked for or nothing can show it, and print where.
+def path_to_save(path, asked):
+    """Return the path if a picture is to be saved there, asked for or for want of a screen, and otherwise None.
+
+    Raises:
+        LabError: the path cannot be written; better known before the work than after.
+    """
+    if has_screen() and not asked:
+        return None
+    require_writable(path)
+    return path
+
+
+def save(figure, path):
+    """Save a Matplotlib figure, if there is a path, and print where.
 
     Raises:
         LabError: the file cannot be written.
     """
-    if asked or not has_screen():
+    if path:
         with replacing(path) as partial:
             figure.savefig(partial, dpi=150)
         print(f"picture: {path}")

@@ -19,8 +19,6 @@ from lab.data import FILES
 EVALUATION_BATCH = 100
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision: what Keras calls it
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -47,11 +45,11 @@ def start_tensorflow(threads=None):
     own number.
 
     Since TensorFlow 2.19, TF_CPP_MIN_LOG_LEVEL no longer silences what is logged before its logger is set up
-    (https://github.com/tensorflow/tensorflow/issues/100442), so that standard error is closed meanwhile.
+    (https://github.com/tensorflow/tensorflow/issues/100442), so that standard error goes nowhere meanwhile.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with _standard_error_closed(), _hidden("matplotlib", "pandas", "sklearn"):
+    with _standard_error_silenced(), _hidden("matplotlib", "pandas", "sklearn"):
         import tensorflow as tf
 
         if threads:
@@ -82,7 +80,7 @@ def _hidden(*packages):
 
 
 @contextlib.contextmanager
-def _standard_error_closed():
+def _standard_error_silenced():
     """Send what C++ writes to file descriptor 2 to nowhere; an exception still reaches the caller."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -112,7 +110,6 @@ def train(build_model, recipe, seed, train_split, test_split, threads=None):
     Raises:
         LabError: the loss is no longer a number.
     """
-    logger.info("data: %s", train_split.source)
     start_tensorflow(threads)
     import keras
     import tensorflow as tf
@@ -137,14 +134,9 @@ def train(build_model, recipe, seed, train_split, test_split, threads=None):
         recipe.batch_size,
         epochs=recipe.epochs,
         verbose=1 if on_terminal else 0,
-        callbacks=[_watch(seconds_per_epoch, recipe, print_lines=not on_terminal), keras.callbacks.TerminateOnNaN()],
+        callbacks=[_watch(seconds_per_epoch, recipe, print_lines=not on_terminal)],
     ).history
     history = {name: [float(value) for value in values] for name, values in history.items()}
-    if not np.isfinite(history["loss"]).all():
-        raise LabError(
-            f"training diverged: the loss is {history['loss'][-1]} in epoch {len(history['loss'])}; try a smaller "
-            f"--learning-rate than {recipe.learning_rate:g}"
-        )
     test = fast.evaluate(model, test_images, test_labels, EVALUATION_BATCH)
     train = fast.evaluate(model, train_images, train_labels, EVALUATION_BATCH)
     record = {
@@ -176,12 +168,21 @@ def build(build_model, recipe, seed):
 
 
 def _watch(seconds_per_epoch, recipe, print_lines):
-    """Return a callback that appends each epoch's seconds to the list, and prints a line for it where asked to."""
+    """Return a callback that appends each epoch's seconds to the list, prints a line for it where asked to, and raises
+    a LabError as soon as the loss is no longer a number.
+    """
     import keras
 
     class Watch(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             self.started = time.perf_counter()
+
+        def on_train_batch_end(self, batch, logs=None):
+            if not np.isfinite(logs["loss"]):
+                raise LabError(
+                    f"training diverged: the loss is {logs['loss']} in epoch {len(seconds_per_epoch) + 1}; try a "
+                    f"smaller --learning-rate than {recipe.learning_rate:g}"
+                )
 
         def on_epoch_end(self, epoch, logs=None):
             seconds_per_epoch.append(time.perf_counter() - self.started)

@@ -28,7 +28,7 @@ def trained(build_model, path, recipe, seed, data_dir=None, threads=None):
     Raises:
         LabError: no data, no place to write to, or a training that diverges.
     """
-    require_writable(Path(path).parent)
+    require_writable(path)
     model, record = train(build_model, recipe, seed, *load_splits(data_dir=data_dir), threads)
     with replacing(path) as partial:
         model.save(partial)
@@ -113,8 +113,8 @@ def load_model(path):
 def predict(model, images):
     """Predict class probabilities, in one batched call.
 
-    A model that scales its pixels itself (a Rescaling layer) gets them as they are; a model that ends in logits gets a
-    softmax.
+    A model gets pixels in [0, 1], or in 0 to 255 if one of its layers is made for that (Rescaling, Normalization); a
+    model that ends in logits gets a softmax.
 
     Args:
         model: Keras model, from `load_model` or from `trained`
@@ -126,10 +126,7 @@ def predict(model, images):
     Raises:
         LabError: the model's outputs are no finite numbers.
     """
-    import keras
-
-    scales_itself = any(isinstance(layer, keras.layers.Rescaling) for layer in _all_layers(model))
-    pixels = images.astype(np.float32) if scales_itself else scale(images)
+    pixels = images.astype(np.float32) if any(map(_takes_bytes, _all_layers(model))) else scale(images)
     pixels = pixels.reshape(-1, *model.input_shape[1:])
     outputs = model.predict(pixels, batch_size=PREDICTION_BATCH, verbose=0).astype(np.float32)
     if not np.isfinite(outputs).all():
@@ -146,3 +143,14 @@ def _all_layers(model):
         yield layer
         if hasattr(layer, "layers"):
             yield from _all_layers(layer)
+
+
+def _takes_bytes(layer):
+    """Say whether a layer brings 0 to 255 to about 1: no other use has so small a scale or so large a spread."""
+    import keras
+
+    if isinstance(layer, keras.layers.Rescaling):
+        return np.max(layer.scale) < 0.1
+    if isinstance(layer, keras.layers.Normalization):
+        return np.max(layer.mean) + np.sqrt(np.max(layer.variance)) > 2
+    return False

@@ -55,7 +55,7 @@ def test_fit_and_evaluate_are_those_of_keras(script, splits, monkeypatch):
     """The same history and weights as Keras' fit on arrays, where the order of the images and dropout are the same."""
     images, labels = splits[0].images[:1_010], splits[0].labels[:1_010]
     ours, plain = (compiled(script, keras.optimizers.Adam()) for _ in range(2))
-    monkeypatch.setattr(keras.random, "shuffle", lambda numbers, seed: numbers)
+    monkeypatch.setattr(keras.random, "shuffle", lambda order, seed: order)
     history = fast.fit(ours, images, labels, 32, epochs=2, verbose=0).history
     pixels = scale(images).reshape(-1, *plain.input_shape[1:])
     expected = plain.fit(pixels, labels, batch_size=32, epochs=2, shuffle=False, verbose=0).history
@@ -71,7 +71,7 @@ def test_fit_and_evaluate_are_those_of_keras(script, splits, monkeypatch):
 def test_every_image_is_seen_once_an_epoch(n, splits, monkeypatch):
     monkeypatch.setattr(fast, "STEPS_PER_CALL", 2)
     seeds = keras.random.SeedGenerator(0)
-    orders = fast._orders(n, 32, lambda numbers: keras.random.shuffle(numbers, seed=seeds))
+    orders = fast._batched_indices(n, 32, lambda order: keras.random.shuffle(order, seed=seeds))
     first, second = ([row for rows in orders for row in rows.numpy()] for _ in range(2))
     assert sorted(np.concatenate(first)) == list(range(n))
     assert [len(row) for row in first] == [32] * (n // 32) + [n % 32] * (n % 32 > 0)

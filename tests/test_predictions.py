@@ -52,7 +52,8 @@ def test_photographs_stand_beside_what_the_model_saw(predictions):
     images, probabilities, _ = predictions
     photographs = [(Image.new("RGB", (5, 4), (number, 0, 0)), image) for number, image in enumerate(images)]
     figure = pred.plot_photographs(photographs, probabilities)
-    for number, (left, right) in enumerate(zip(figure.axes[::2], figure.axes[1::2], strict=True)):
+    drawn = [ax for ax in figure.axes if ax.images]
+    for number, (left, right) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
         assert left.images[0].get_array()[0, 0, 0] == number
         assert right.images[0].get_array()[0, 0] == number
         assert pred.top_classes(probabilities[number])[0][0] in right.get_title()

@@ -80,11 +80,19 @@ def keras_models():
         "rescaling": Sequential(
             [Input((28, 28)), Sequential([layers.Rescaling(1 / 255)]), layers.Flatten(), layers.Dense(10)]
         ),
+        "normalization": Sequential(
+            [
+                Input((28, 28)),
+                layers.Normalization(axis=None, mean=73, variance=8100),
+                layers.Flatten(),
+                layers.Dense(10),
+            ]
+        ),
     }
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("name", ["probabilities", "logits", "functional", "rescaling"])
+@pytest.mark.parametrize("name", ["probabilities", "logits", "functional", "rescaling", "normalization"])
 def test_models_of_other_people_are_taken(tmp_path, name, suffix, splits):
     import keras
 
@@ -95,9 +103,9 @@ def test_models_of_other_people_are_taken(tmp_path, name, suffix, splits):
     probabilities = store.predict(store.load_model(tmp_path / f"model{suffix}"), images)
     assert probabilities.shape == (20, 10)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-    pixels = images / np.float32(1 if name == "rescaling" else 255)
+    pixels = images / np.float32(1 if name in ("rescaling", "normalization") else 255)
     outputs = model(pixels[..., None] if name == "functional" else pixels)
-    if name in ("logits", "rescaling"):
+    if name in ("logits", "rescaling", "normalization"):
         outputs = keras.ops.softmax(outputs)
     np.testing.assert_allclose(probabilities, outputs, atol=1e-5)
 
