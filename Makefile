@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: all test lint figures clean
+.PHONY: all test lint figures bench clean
 
 all: .venv/installed
 	$(BIN)/python deep_learning.py
@@ -22,8 +22,12 @@ figures: .venv/installed
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
 
+# a set-up of its own: the contestants' packages are large, and Keras is slower to start where it finds them
+bench: .venv-bench/installed
+	.venv-bench/bin/python benchmarks/run.py
+
 clean:
-	rm -rf .venv saves .pytest_cache .ruff_cache __pycache__ */__pycache__
+	rm -rf .venv .venv-bench saves .pytest_cache .ruff_cache __pycache__ */__pycache__
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
@@ -34,4 +38,9 @@ clean:
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
+	touch $@
+
+.venv-bench/installed: requirements-bench.txt requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	touch $@

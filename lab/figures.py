@@ -1,5 +1,6 @@
 """Pictures: shown where there is a screen, saved where there is none or where the user asks for a file."""
 
+import functools
 import logging
 import os
 
@@ -8,14 +9,19 @@ from lab import replacing, require_writable
 logger = logging.getLogger(__name__)
 
 
+@functools.cache
 def has_screen():
     """Say whether Matplotlib's backend opens windows; without a display it falls back to one that does not."""
     try:
         import matplotlib.pyplot as plt
-    except ValueError as error:  # what MPLBACKEND names is not to be had; a notebook hands its own to its children
+
+        plt.switch_backend(plt.get_backend())  # loads it
+    except (ImportError, ValueError) as error:  # MPLBACKEND may be a notebook's, which hands its own to its children
         logger.warning("%s; pictures are saved", error)
         os.environ["MPLBACKEND"] = "Agg"
         import matplotlib.pyplot as plt
+
+        plt.switch_backend("Agg")
     from matplotlib.backends import BackendFilter, backend_registry
 
     return plt.get_backend().lower() in backend_registry.list_builtin(BackendFilter.INTERACTIVE)

@@ -1,0 +1,214 @@
+"""The recipe against what one would use instead: seconds per epoch, whole scripts, memory, floor and growth.
+
+Every contestant is a process of its own; the rounds are interleaved, so that a machine that slows down slows all of
+them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json after each round, and a
+table and figures/benchmark.png from it.
+
+python benchmarks/run.py
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from lab import replacing  # noqa: E402
+
+HERE = ROOT / "benchmarks"
+OURS = "ours"
+PLAIN = "Keras, as in its tutorials"
+CONTESTANTS = {  # precision: name: command
+    "float32": {
+        OURS: ["ours.py"],
+        PLAIN: ["keras_plain.py"],
+        "PyTorch": ["torch_eager.py"],
+        "PyTorch, compiled": ["torch_eager.py", "--compile"],
+        "JAX": ["jax_scan.py"],
+    },
+    "bfloat16": {
+        OURS: ["ours.py"],
+        "PyTorch": ["torch_eager.py"],
+        "JAX": ["jax_scan.py"],
+    },
+}
+MODELS = {"dense": 101_770, "conv": 2_770_634}
+PACKAGES = {"torch_eager.py": "torch", "jax_scan.py": "jax"}  # without them, their contestants stay away
+CONTESTANTS = {
+    precision: {
+        name: command
+        for name, command in commands.items()
+        if importlib.util.find_spec(PACKAGES.get(command[0], "keras"))
+    }
+    for precision, commands in CONTESTANTS.items()
+}
+CONFUSION_MATRIX = [ROOT / "confusion_matrix.py", "--smoke"]
+START = {
+    "confusion_matrix.py, model saved": CONFUSION_MATRIX,
+    "import tensorflow, seaborn": ["-c", "import tensorflow, seaborn"],
+}
+
+
+def run(command):
+    """Run a Python command; return the last line that it prints and its wall seconds."""
+    started = time.perf_counter()
+    process = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        raise SystemExit(f"error: {' '.join(map(str, command))} failed: {process.stderr[-500:]}")
+    return (process.stdout.splitlines() or [""])[-1], seconds
+
+
+def contest(name, precision, **flags):
+    """Run one contestant once; return what it says of itself, and the wall seconds of the process."""
+    script, *more = CONTESTANTS[precision][name]
+    words = [word for flag, value in flags.items() for word in (f"--{flag.replace('_', '-')}", value)]
+    closing_line, seconds = run([HERE / script, *more, "--precision", precision, *words])
+    return {**json.loads(closing_line), "name": name, "seconds": round(seconds, 2)}
+
+
+def epoch_seconds(entry):
+    """Return the median of an entry's epochs after the first, which compiles."""
+    return statistics.median(entry["epoch_seconds"][1:])
+
+
+def ratio(numerators, denominators):
+    """Return median, lowest and highest of the rounds' ratios."""
+    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def rounds_of(result, **wanted):
+    """Return the entries of a result that have the wanted values, in the order of the rounds."""
+    return [entry for entry in result["contest"] if all(entry[key] == value for key, value in wanted.items())]
+
+
+def table(result):
+    """Return what a benchmark's result says, in lines of text."""
+    lines = []
+    for precision, contestants in CONTESTANTS.items():
+        for model in MODELS:
+            ours = rounds_of(result, name=OURS, model=model, precision=precision)
+            floor = result["roofline"][model]["floor_seconds"]
+            lines.append(f"\n{model}, {precision}, {len(ours)} rounds (floor of a float32 epoch {floor:.2f} s)")
+            lines.append(
+                f"{'':<28}{'s/epoch':>9}{'ours/it':>22}{'script s':>10}{'ours/it':>22}{'MiB':>7}{'accuracy':>10}"
+            )
+            for name in contestants:
+                entries = rounds_of(result, name=name, model=model, precision=precision)
+                epochs = [epoch_seconds(entry) for entry in entries]
+                seconds = [entry["seconds"] for entry in entries]
+                cells = [f"{name:<28}{statistics.median(epochs):>9.2f}"]
+                cells.append("{:>8.2f} ({:.2f} to {:.2f})".format(*ratio(map(epoch_seconds, ours), epochs)).rjust(22))
+                cells.append(f"{statistics.median(seconds):>10.1f}")
+                cells.append(
+                    "{:>8.2f} ({:.2f} to {:.2f})".format(*ratio((e["seconds"] for e in ours), seconds)).rjust(22)
+                )
+                cells.append(f"{statistics.median(entry['peak_mebibytes'] for entry in entries):>7.0f}")
+                cells.append(f"{statistics.median(entry['test_accuracy'] for entry in entries):>10.4f}")
+                lines.append("".join(cells))
+    lines.append("\nstart-up, whole processes")
+    (ours_name, other_name), (ours_runs, other_runs) = zip(*result["start"].items(), strict=True)
+    lines.append(
+        f"{ours_name} {statistics.median(ours_runs):.2f} s, {other_name} {statistics.median(other_runs):.2f} s, "
+        "ratio {:.2f} ({:.2f} to {:.2f})".format(*ratio(ours_runs, other_runs))
+    )
+    lines.append("\ngrowth of ours: seconds per epoch, peak MiB")
+    for entry in result["growth"]:
+        lines.append(
+            f"{entry['model']:<6} {entry['images']:>8,} images, batch {entry['batch_size']:>5,}: "
+            f"{epoch_seconds(entry):>8.2f} s {entry['peak_mebibytes']:>6.0f} MiB"
+        )
+    return "\n".join(lines)
+
+
+def plot(result):
+    """Draw the float32 contestants' seconds per epoch and the floor, a panel per model. Returns: matplotlib Figure"""
+    import matplotlib.pyplot as plt
+    import seaborn
+
+    figure, axes = plt.subplots(1, len(MODELS), figsize=(11, 3.6), layout="constrained")
+    for ax, model in zip(axes, MODELS, strict=True):
+        entries = rounds_of(result, model=model, precision="float32")
+        names = [entry["name"] for entry in entries]
+        seaborn.stripplot(x=[epoch_seconds(entry) for entry in entries], y=names, hue=names, ax=ax, legend=False)
+        floor = result["roofline"][model]["floor_seconds"]
+        ax.axvline(floor, color="black", linestyle="--")
+        ax.annotate("floor", (floor, -0.35), xytext=(4, 0), textcoords="offset points")
+        ax.set(title=model, xlabel="seconds per epoch, a dot per round", ylabel="")
+        ax.set_xlim(left=0)
+    return figure
+
+
+def growth_plan(smoke):
+    """Return the (images, batch size) pairs of the runs that show how time and memory grow."""
+    if smoke:
+        return [(400, 32), (800, 64)]
+    return [(n, 32) for n in (15_000, 30_000, 60_000, 240_000)] + [(60_000, size) for size in (64, 128, 256, 512, 1024)]
+
+
+def benchmark(options, results):
+    """Do the rounds that the results do not have yet, and keep them after each."""
+    images = 800 if options.smoke else 60_000
+    run(CONFUSION_MATRIX)  # so that there is a saved model
+
+    def keep():
+        with replacing(results) as partial:
+            partial.write_text(json.dumps(result, indent=1) + "\n")
+
+    result = {"contest": [], "start": {name: [] for name in START}, "growth": []}
+    if results.exists():
+        result = json.loads(results.read_text())
+    if "roofline" not in result:
+        result["roofline"] = json.loads(run([HERE / "roofline.py"])[0])
+    for done in range(options.rounds):
+        for model in MODELS:
+            for precision, contestants in CONTESTANTS.items():
+                for name in contestants:
+                    if len(rounds_of(result, name=name, model=model, precision=precision)) <= done:
+                        epochs = 2 if options.smoke else options.epochs
+                        entry = contest(name, precision, model=model, epochs=epochs, images=images, seed=done)
+                        result["contest"].append(entry)
+                        print(f"round {done + 1}: {model}, {precision}, {name}", file=sys.stderr, flush=True)
+                        keep()
+        for name, command in START.items():
+            if len(result["start"][name]) <= done:
+                result["start"][name].append(run(command)[1])
+        keep()
+    measured = {(entry["model"], entry["images"], entry["batch_size"]) for entry in result["growth"]}
+    for model in MODELS:
+        for each in growth_plan(options.smoke):
+            if (model, *each) not in measured:
+                images, batch_size = each
+                entry = contest(OURS, "float32", model=model, epochs=2, images=images, batch_size=batch_size)
+                result["growth"].append(entry)
+                keep()
+    return result
+
+
+def main():
+    """Run the benchmark; print its table and draw its figure."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--rounds", type=int, default=5)
+    flags.add_argument("--epochs", type=int, default=5)
+    flags.add_argument("--smoke", action="store_true", help="a round of each on 800 images, apart from real results")
+    options = flags.parse_args()
+    folder = ROOT / "saves" / "smoke" if options.smoke else ROOT
+    results = folder / "results" / "benchmark.json"
+    if options.smoke:
+        options.rounds = 1
+        results.unlink(missing_ok=True)
+    result = benchmark(options, results)
+    print(table(result))
+    with replacing(folder / "figures" / "benchmark.png") as partial:
+        plot(result).savefig(partial, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
