@@ -34,7 +34,7 @@ def logits(weights, images, kept=None):
 
     if "conv" in weights:
         conv = weights["conv"]
-        # channels first: about a third faster here than channels last
+        # channels first: faster on a CPU than channels last
         layout = ("NCHW", "HWIO", "NCHW")
         images = lax.conv_general_dilated(images[:, None], conv["w"], (1, 1), "VALID", dimension_numbers=layout)
         images = jax.nn.relu(images + conv["b"][:, None, None])
@@ -84,7 +84,7 @@ def train_epoch(state, images, labels, key, batch_size, dtype):
 
     order_key, dropout_key = jax.random.split(key)
     order = jax.random.permutation(order_key, len(images))
-    # drawn at once for the whole epoch: a draw in every step costs a quarter of a dense epoch
+    # drawn at once for the whole epoch: a draw in every step costs about a quarter of a dense epoch
     kept = jax.random.bernoulli(dropout_key, 0.8, (len(images), 128))
     whole = len(images) // batch_size * batch_size
     batches = (order[:whole].reshape(-1, batch_size), kept[:whole].reshape(-1, batch_size, 128))

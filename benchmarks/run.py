@@ -35,6 +35,7 @@ CONTESTANTS = {  # precision: name: command
     "bfloat16": {
         OURS: ["ours.py"],
         "PyTorch": ["torch_eager.py"],
+        "PyTorch, compiled": ["torch_eager.py", "--compile"],
         "JAX": ["jax_scan.py"],
     },
 }
