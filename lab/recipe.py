@@ -197,7 +197,7 @@ def _watch(seconds_per_epoch, recipe, print_lines):
 
 
 def identity(model, recipe, seed):
-    """Return all that decides what an untrained model becomes on a given machine: equal identities, equal runs."""
+    """Return what decides the finished weights on a given machine, up to the last bits that the threads may round."""
     return {
         "recipe": asdict(recipe),
         "seed": seed,
