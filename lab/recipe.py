@@ -49,7 +49,7 @@ def start_tensorflow(threads=None):
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with _standard_error_silenced(), _hidden("matplotlib", "pandas", "sklearn"):
+    with _standard_error_silenced(), _hidden("jax", "matplotlib", "pandas", "sklearn"):
         import tensorflow as tf
 
         if threads:

@@ -63,6 +63,7 @@ def test_fit_and_evaluate_are_those_of_keras(script, splits, monkeypatch):
         np.testing.assert_allclose(history[name], expected[name], rtol=1e-4)
     for mine, theirs in zip(ours.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-4)
+    assert not any("call" in vars(layer) for layer in ours.layers)
     results = fast.evaluate(ours, images, labels, 250)
     assert results == pytest.approx(ours.evaluate(pixels, labels, verbose=0, return_dict=True), rel=1e-5)
 
