@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: all test lint figures bench clean
+.PHONY: all test lint figures study bench clean
 
 all: .venv/installed
 	$(BIN)/python deep_learning.py
 	$(BIN)/python deep_learning_conv.py
-	$(BIN)/python convolution_gain.py
+	$(BIN)/python convolution_gain.py --short
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
@@ -21,6 +21,12 @@ figures: .venv/installed
 	MPLBACKEND=Agg $(BIN)/python deep_learning_pred.py --save figures/predictions.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
+	MPLBACKEND=Agg $(BIN)/python convolution_gain.py --from-results --save figures/convolution_gain.png \
+		| sed '/^picture: /d' > results/convolution_gain.md
+
+# the published runs of experiment 5: about an hour on two cores; what is there already is not done again
+study: .venv/installed
+	MPLBACKEND=Agg $(BIN)/python convolution_gain.py --output-dir results --save saves/convolution_gain.png
 
 # a set-up of its own: the contestants' packages are large, and Keras is slower to start where it finds them
 bench: .venv-bench/installed

@@ -1,8 +1,8 @@
 """The recipe against what one would use instead: seconds per epoch, whole scripts, memory, floor and growth.
 
 Every contestant is a process of its own; the rounds are interleaved, so that a machine that slows down slows all of
-them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json after each round, and a
-table and figures/benchmark.png from it.
+them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json after each run, and from it
+results/benchmark.md and figures/benchmark.png.
 
 python benchmarks/run.py
 """
@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lab import replacing  # noqa: E402
+from lab.compare import markdown  # noqa: E402
 
 HERE = ROOT / "benchmarks"
 OURS = "ours"
@@ -91,42 +92,44 @@ def rounds_of(result, **wanted):
 
 
 def table(result):
-    """Return what a benchmark's result says, in lines of text."""
-    lines = []
-    for precision, contestants in CONTESTANTS.items():
+    """Return what a benchmark's result says, in Markdown."""
+    parts = []
+    for precision in CONTESTANTS:
         for model in MODELS:
             ours = rounds_of(result, name=OURS, model=model, precision=precision)
-            floor = result["roofline"][model]["floor_seconds"]
-            lines.append(f"\n{model}, {precision}, {len(ours)} rounds (floor of a float32 epoch {floor:.2f} s)")
-            lines.append(
-                f"{'':<28}{'s/epoch':>9}{'ours/it':>22}{'script s':>10}{'ours/it':>22}{'MiB':>7}{'accuracy':>10}"
-            )
-            for name in contestants:
+            rows = []
+            for name in dict.fromkeys(entry["name"] for entry in rounds_of(result, model=model, precision=precision)):
                 entries = rounds_of(result, name=name, model=model, precision=precision)
-                epochs = [epoch_seconds(entry) for entry in entries]
-                seconds = [entry["seconds"] for entry in entries]
-                cells = [f"{name:<28}{statistics.median(epochs):>9.2f}"]
-                cells.append("{:>8.2f} ({:.2f} to {:.2f})".format(*ratio(map(epoch_seconds, ours), epochs)).rjust(22))
-                cells.append(f"{statistics.median(seconds):>10.1f}")
-                cells.append(
-                    "{:>8.2f} ({:.2f} to {:.2f})".format(*ratio((e["seconds"] for e in ours), seconds)).rjust(22)
+                row = [name]
+                for seconds in (epoch_seconds, lambda entry: entry["seconds"]):
+                    row.append(f"{statistics.median(map(seconds, entries)):.2f}")
+                    row.append("{:.2f} ({:.2f} to {:.2f})".format(*ratio(map(seconds, ours), map(seconds, entries))))
+                row.append(f"{statistics.median(entry['peak_mebibytes'] for entry in entries):.0f}")
+                row.append(f"{100 * statistics.median(entry['test_accuracy'] for entry in entries):.1f}")
+                rows.append(row)
+            epochs = ours[0]["epochs"]
+            header = ["s per epoch", "ours / it", f"s, script of {epochs} epochs", "ours / it", "MiB", "accuracy, %"]
+            parts.append(markdown([f"{model}, {precision}", *header], rows))
+            if precision == "float32":
+                floor, median = result["roofline"][model]["floor_seconds"], float(rows[0][1])
+                parts.append(
+                    f"Floor of an epoch of {model}: {floor:.2f} s; ours takes {median / floor:.1f} times that."
                 )
-                cells.append(f"{statistics.median(entry['peak_mebibytes'] for entry in entries):>7.0f}")
-                cells.append(f"{statistics.median(entry['test_accuracy'] for entry in entries):>10.4f}")
-                lines.append("".join(cells))
-    lines.append("\nstart-up, whole processes")
     (ours_name, other_name), (ours_runs, other_runs) = zip(*result["start"].items(), strict=True)
-    lines.append(
-        f"{ours_name} {statistics.median(ours_runs):.2f} s, {other_name} {statistics.median(other_runs):.2f} s, "
-        "ratio {:.2f} ({:.2f} to {:.2f})".format(*ratio(ours_runs, other_runs))
+    parts.append(
+        f"`{ours_name}`: {statistics.median(ours_runs):.1f} s; `{other_name}`: {statistics.median(other_runs):.1f} s; "
+        "ratio {:.2f} ({:.2f} to {:.2f}).".format(*ratio(ours_runs, other_runs))
     )
-    lines.append("\ngrowth of ours: seconds per epoch, peak MiB")
-    for entry in result["growth"]:
-        lines.append(
-            f"{entry['model']:<6} {entry['images']:>8,} images, batch {entry['batch_size']:>5,}: "
-            f"{epoch_seconds(entry):>8.2f} s {entry['peak_mebibytes']:>6.0f} MiB"
-        )
-    return "\n".join(lines)
+    rows = [
+        [
+            f"{entry['model']}, {entry['images']:,} images, batch {entry['batch_size']:,}",
+            f"{epoch_seconds(entry):.2f}",
+            f"{entry['peak_mebibytes']:.0f}",
+        ]
+        for entry in result["growth"]
+    ]
+    parts.append(markdown(["growth of ours", "s per epoch", "MiB"], rows))
+    return "\n\n".join(parts)
 
 
 def plot(result):
@@ -207,6 +210,8 @@ def main():
         results.unlink(missing_ok=True)
     result = benchmark(options, results)
     print(table(result))
+    with replacing(results.with_suffix(".md")) as partial:
+        partial.write_text(table(result) + "\n")
     with replacing(folder / "figures" / "benchmark.png") as partial:
         plot(result).savefig(partial, dpi=150)
 

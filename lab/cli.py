@@ -4,17 +4,19 @@ import argparse
 import logging
 import math
 import os
+import re
 import signal
 import statistics
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from lab import LabError, store
+from lab import LabError, store, study
 from lab.recipe import POLICIES, SMOKE, Recipe
 from lab.statistics import wilson_interval
 
 SAVES = Path(__file__).resolve().parent.parent / "saves"
+RESULTS = SAVES.parent / "results"
 
 
 def parser(description, save_help=None, suffixes=()):
@@ -69,6 +71,27 @@ def picture_parser(description):
     return flags
 
 
+def study_parser(description, variants, seeds):
+    """Return the parser of a script that compares variants over many runs; `seeds` is how many by default."""
+    flags = parser(
+        description, save_help="save the pictures, by default in the output folder", suffixes=(".png", ".pdf", ".svg")
+    )
+    flags.add_argument(
+        "--seeds",
+        type=whole_number(1),
+        default=seeds,
+        metavar="N",
+        help=f"runs of each, from --seed on; default {seeds}",
+    )
+    flags.add_argument(
+        "--variants", nargs="+", choices=variants, default=list(variants), metavar="NAME", help=", ".join(variants)
+    )
+    flags.add_argument("--jobs", type=whole_number(1), metavar="N", help="runs at once, a core each; default all cores")
+    flags.add_argument("--cluster", type=address, metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of --jobs")
+    flags.add_argument("--from-results", action="store_true", help="no runs: the published ones, in results/")
+    return flags
+
+
 def parse(flags, argv):
     """Parse and put together what belongs together: `recipe` from its flags, `output_dir` with smoke runs apart."""
     options = flags.parse_args(argv)
@@ -91,6 +114,23 @@ def run_of(script, options):
     make = store.trained if options.retrain else store.saved_or_trained
     path = options.output_dir / script.SAVED_AS
     return make(script.build_model, path, options.recipe, options.seed, options.data_dir, script.THREADS)
+
+
+def study_runs(script, options):
+    """Return the runs that a study's flags ask for, done where they are missing; `script` is its module's name."""
+    if options.from_results:
+        return study.published(RESULTS / script)
+    return study.run_study(
+        script,
+        options.variants,
+        range(options.seed, options.seed + options.seeds),
+        options.recipe,
+        options.output_dir / script,
+        options.data_dir,
+        options.jobs,
+        options.cluster,
+        anew=options.retrain,
+    )
 
 
 def run(main):
@@ -156,6 +196,13 @@ def positive_float(text):
     if not (math.isfinite(number) and number > 0):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
     return number
+
+
+def address(text):
+    """Read the address of a Dask scheduler."""
+    if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"{text} is not like tcp://host:8786")
+    return text
 
 
 def path(text):

@@ -1,8 +1,10 @@
-"""Intervals: for a share of a finite test set, and for a mean over a few runs."""
+"""Intervals and tests: for a share of a test set, a mean over a few runs, and runs compared on the same images."""
 
 import math
 import statistics
 from statistics import NormalDist
+
+import numpy as np
 
 
 def wilson_interval(successes, n, confidence=0.95):
@@ -61,3 +63,68 @@ def t_distribution(t, degrees):
     else:
         between = math.sin(angle) * total
     return (1 + between) / 2
+
+
+def bootstrap_intervals(differences, replicates=2000, confidence=0.95, seed=0):
+    """Return mean, low and high of paired differences that vary by seed and by image.
+
+    Seeds and images are drawn anew independently of each other, so that an image that is hard for all seeds, and a seed
+    that is bad for all images, both count: the pigeonhole bootstrap (Owen 2007, doi:10.1214/07-AOAS122), which errs on
+    the wide side. Of the few seeds, one less than there are is drawn, without which their variance would be too small
+    (Rao and Wu 1988, doi:10.1080/01621459.1988.10478591). The interval is mean ± t times the standard deviation of the
+    replicates, t being Student's for the number of seeds: where images do not matter, Student's interval over seeds.
+
+    Args:
+        differences: (k, seeds, images), what each of k comparisons has at each seed and image, say -1, 0 or 1. With
+            one seed only images are drawn, and t is the normal distribution's.
+        replicates: how often to draw
+
+    Returns:
+        float (k, 3)
+
+    Raises:
+        ValueError: no seed or no image.
+    """
+    differences = np.asarray(differences, np.float32)
+    k, seeds, images = differences.shape
+    if not (seeds and images):
+        raise ValueError(f"{seeds} seeds and {images} images")
+    flat = differences.reshape(k * seeds, images)
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, replicates, 50):  # in blocks, for the memory's sake
+        drawn = [rng.integers(images, size=images) for _ in range(min(50, replicates - start))]
+        image_weights = np.stack([np.bincount(each, minlength=images) for each in drawn], axis=1).astype(np.float32)
+        by_seed = (flat @ image_weights / images).reshape(k, seeds, -1)
+        seeds_drawn = max(1, seeds - 1)
+        seed_weights = rng.multinomial(seeds_drawn, np.full(seeds, 1 / seeds), len(drawn)) / seeds_drawn
+        means.append(np.einsum("ksr,rs->kr", by_seed, seed_weights))
+    spread = np.concatenate(means, axis=1).std(axis=1, ddof=1)
+    probability = (1 + confidence) / 2
+    t = t_quantile(probability, seeds - 1) if seeds > 1 else NormalDist().inv_cdf(probability)
+    center = differences.mean(axis=(1, 2), dtype=np.float64)
+    return np.stack([center, center - t * spread, center + t * spread], axis=1)
+
+
+def mcnemar_exact(only_first, only_second):
+    """Return the exact two-sided p-value that two classifiers err equally often (McNemar 1947, doi:10.1007/BF02295996).
+
+    Args: on how many of the same images only the first, and only the second, is right.
+    """
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    term = total = 1
+    for k in range(1, fewer + 1):
+        term = term * (n - k + 1) // k
+        total += term
+    return min(1.0, 2 * total / 2**n)
+
+
+def expected_calibration_error(confidence, right, bins=15):
+    """Return by how much confidence and accuracy differ, a weighted mean over bins of equal width.
+
+    Naeini, Cooper and Hauskrecht 2015 (doi:10.1609/aaai.v29i1.9602); 15 bins as in Guo et al. 2017 (arXiv 1706.04599).
+
+    Args: probability of the predicted class, float (n,) in [0, 1]; whether it is right, bool (n,).
+    """
+    of_bin = np.minimum((np.asarray(confidence, np.float64) * bins).astype(int), bins - 1)
+    return np.abs(np.bincount(of_bin, np.asarray(right) - confidence, bins)).sum() / len(of_bin)

@@ -1,5 +1,6 @@
 import pytest
 
+import convolution_gain
 import deep_learning
 import deep_learning_conv
 from lab.recipe import Recipe, start_tensorflow
@@ -33,6 +34,28 @@ def test_the_models_are_those_of_the_origin(script, layers, parameters, input_sh
         convolution = model.layers[0]
         assert (convolution.filters, convolution.kernel_size) == (32, (3, 3))
         assert convolution.activation.__name__ == "relu"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("dense", 101_770),
+        ("conv", 2_770_634),
+        ("wide", 2_770_585),
+        ("conv-1x1", 2_770_378),
+        ("conv-shuffled", 2_770_634),
+        ("dense-shuffled", 101_770),
+    ],
+)
+def test_the_controls_are_as_large_as_they_say(name, parameters):
+    start_tensorflow()
+    assert convolution_gain.VARIANTS[name].build_model().count_params() == parameters
+
+
+def test_the_shares_add_up_to_the_total():
+    """Every variant that is added in one share is taken away in another, but for conv and dense."""
+    added, taken = zip(*(convolution_gain.DIFFERENCES[name] for name in convolution_gain.SHARES), strict=True)
+    assert (set(added) - set(taken), set(taken) - set(added)) == ({"conv"}, {"dense"})
 
 
 def test_the_recipe_is_that_of_the_origin():

@@ -47,6 +47,18 @@ def test_the_gain():
         assert difference(accuracies("conv", "float32", split), accuracies("dense", "float32", split)) in README
 
 
+def test_the_benchmark():
+    from benchmarks import run
+
+    result = json.loads((ROOT / "results" / "benchmark.json").read_text())
+    assert len(run.rounds_of(result, name=run.OURS, model="conv", precision="float32")) >= 5
+    table = run.table(result)
+    assert table + "\n" == (ROOT / "results" / "benchmark.md").read_text()
+    for part in table.split("\n\n"):
+        if "bfloat16" not in part and "growth" not in part:
+            assert part in README
+
+
 def test_what_bfloat16_costs():
     for model in ("dense", "conv"):
         assert difference(accuracies(model, "bfloat16", "test"), accuracies(model, "float32", "test")) in README

@@ -1,0 +1,265 @@
+"""Studies at --smoke size: real processes, real kills, a real Dask cluster on this machine."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_script
+
+from lab import LabError, study
+from lab.recipe import SMOKE, Recipe
+
+STUDY = ("convolution_gain.py", "--smoke", "--seeds", 2, "--variants", "dense", "conv", "--jobs", 2)
+
+
+def files(folder):
+    """Return the finished runs' files, in order, with the moment when each was written."""
+    return {path: path.stat().st_mtime_ns for path in sorted((folder / "smoke" / "convolution_gain").glob("*.npz"))}
+
+
+def start(command, *arguments, **settings):
+    return subprocess.Popen(
+        [sys.executable, *map(str, (command, *arguments))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **settings,
+    )
+
+
+def read(path):
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended
+        return b""
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Return an output folder with a finished study of 2 x 2 runs, and its process."""
+    folder = tmp_path_factory.mktemp("study")
+    process = run_script(*STUDY, "--output-dir", folder)
+    assert process.returncode == 0, process.stderr
+    return folder, process
+
+
+def test_a_study_prints_tables_and_sentence_and_draws_two_pictures(undisturbed):
+    folder, process = undisturbed
+    assert len(files(folder)) == 4
+    assert re.search(r"^\| dense +\| +101,770 \| \d\d\.\d\d ± \d\.\d\d \[", process.stdout, re.M)
+    assert re.search(r"^\| total +\| conv - dense +\| [+-]\d+\.\d\d \[", process.stdout, re.M)
+    first, second, *_, sentence = process.stdout.splitlines()
+    assert [first, second] == [
+        f"picture: {folder / 'smoke' / name}" for name in ("convolution_gain.png", "convolution_gain_by_class.png")
+    ]
+    assert re.fullmatch(
+        r"One 3 x 3 convolution buys -?\d+\.\d\d points \[.*\] on the test set; .* \(2 seeds\)\.", sentence
+    )
+    assert re.search(r"^study: 4 of 4 runs, .* test accuracy so far: .*dense \d\d\.\d\d \(2\)", process.stderr, re.M)
+
+
+def test_a_run_is_kept_whole(undisturbed, splits):
+    path = next(iter(files(undisturbed[0])))
+    run = study.Run.from_file(path)
+    labels = splits[1].labels[: SMOKE.test_images]
+    assert (run.predicted == labels).mean() == pytest.approx(run.record["test"]["accuracy"], abs=1e-6)
+    assert run.train_right.mean() == pytest.approx(run.record["train"]["accuracy"], abs=1e-6)
+    assert -run.log_probability.mean() == pytest.approx(run.record["test"]["loss"], abs=1e-3)
+    assert ((run.confidence > 0.1) & (run.confidence <= 1)).all()
+
+
+def test_a_finished_study_is_not_done_again(undisturbed):
+    folder, process = undisturbed
+    before = files(folder)
+    again = run_script(*STUDY, "--output-dir", folder)
+    assert again.stdout == process.stdout
+    assert files(folder) == before
+
+
+def test_killed_in_mid_run_it_goes_on_to_the_same_table(undisturbed, tmp_path):
+    process = start(*STUDY, "--output-dir", tmp_path)
+    wait_until(lambda: files(tmp_path))
+    process.kill()
+    process.communicate()
+    kept = files(tmp_path)
+    assert 0 < len(kept) < 4
+    time.sleep(1)
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"lab.study" in read(path)], (
+        "its runs outlive it"
+    )
+    again = run_script(*STUDY, "--output-dir", tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"study: {len(kept)} of 4 runs are there" in again.stderr
+    assert again.stdout.replace(str(tmp_path), "") == undisturbed[1].stdout.replace(str(undisturbed[0]), "")
+    assert kept.items() <= files(tmp_path).items()
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_interrupted_it_says_so_and_stops_its_runs(tmp_path):
+    process = start(
+        *STUDY, "--output-dir", tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    )
+    wait_until(lambda: process.stderr.readline().startswith("data: "))
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert complaints.splitlines()[-1] == "interrupted"
+
+
+def test_a_damaged_run_is_named_and_done_anew(undisturbed, tmp_path):
+    arguments = ("convolution_gain.py", "--smoke", "--seeds", 1, "--variants", "dense", "--output-dir", tmp_path)
+    run_script(*arguments)
+    (path,) = files(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200])
+    process = run_script(*arguments)
+    assert f"done anew: {path}: damaged" in process.stderr
+    assert study.Run.from_file(path).record["weights_sha256"]
+    assert process.returncode == 0
+
+
+def test_runs_of_another_recipe_are_left_out_and_said_so(undisturbed):
+    folder, _ = undisturbed
+    process = run_script(
+        *STUDY[:2], "--seeds", 1, "--variants", "dense", "--learning-rate", 0.01, "--output-dir", folder
+    )
+    assert re.search(r"left out: 4 other runs in ", process.stderr)
+    for path in set(files(folder)):
+        if study.Run.from_file(path).record["recipe"]["learning_rate"] == 0.01:
+            with pytest.raises(LabError, match="more than one recipe"):
+                study.published(path.parent)
+            path.unlink()
+    assert len(study.published(path.parent)) == 4
+
+
+def task(**changed):
+    import convolution_gain
+
+    made = study._task("convolution_gain", "dense", convolution_gain.VARIANTS["dense"], 0, SMOKE, None)
+    return {**made, **changed}
+
+
+def test_what_decides_a_run_decides_its_file():
+    import convolution_gain
+
+    variants = convolution_gain.VARIANTS
+    paths = [
+        study._path("x", study._task("convolution_gain", name, variant, seed, recipe, None))
+        for name, variant in (("dense", variants["dense"]), ("dense", variants["wide"]), ("conv", variants["conv"]))
+        for seed in (0, 1)
+        for recipe in (SMOKE, Recipe(), Recipe(precision="bfloat16"))
+    ]
+    assert len(set(paths)) == 18
+
+
+def test_another_version_of_the_code_or_of_a_library_is_refused():
+    with pytest.raises(LabError, match="another version of this project's code"):
+        study.perform(task(source_sha256="0" * 64))
+    older = {**task()["study"], "versions": {**study.versions(), "keras": "3.0.0"}}
+    with pytest.raises(LabError, match=r"has keras .* instead of 3\.0\.0"):
+        study.perform(task(study=older))
+
+
+def test_a_run_that_fails_unforeseen_shows_its_traceback():
+    with pytest.raises(RuntimeError, match="KeyError"):
+        study.perform({"seed": 0})
+
+
+def test_a_lost_run_is_tried_again(tmp_path, monkeypatch, caplog):
+    lost = []
+
+    def perform(task):
+        lost.append(task["seed"])
+        if len(lost) == 1:
+            raise study.RunLost("signal 9")
+        return real(task)
+
+    real = study.perform
+    monkeypatch.setattr(study, "perform", perform)
+    runs = study.run_study("convolution_gain", ["dense"], [3], SMOKE, tmp_path, jobs=1)
+    assert len(runs) == 1
+    assert lost == [3, 3]
+    assert "lost, tried again: dense, seed 3 (signal 9)" in caplog.text
+
+
+def test_no_scheduler_is_said_in_one_line(tmp_path):
+    process = run_script(*STUDY[:-2], "--cluster", "tcp://127.0.0.1:9", "--output-dir", tmp_path)
+    assert process.returncode == 1
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("error")]
+    assert "--cluster tcp://127.0.0.1:9: no Dask scheduler answers" in line
+    assert "Traceback" not in process.stderr
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed, tmp_path):
+    address_file = tmp_path / "scheduler.json"
+    scheduler = start(
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        0,
+        "--no-dashboard",
+        "--scheduler-file",
+        address_file,
+    )
+    processes = [scheduler]
+    try:
+        wait_until(address_file.exists)
+        time.sleep(0.5)
+        address = re.search(r"tcp://127\.0\.0\.1:\d+", address_file.read_text()).group()
+        workers = [
+            start(
+                "-m",
+                "distributed.cli.dask_worker",
+                address,
+                "--nthreads",
+                1,
+                "--no-nanny",
+                "--no-dashboard",
+                "--local-directory",
+                tmp_path / f"worker{n}",
+            )
+            for n in range(2)
+        ]
+        processes += workers
+        client = start(*STUDY[:-2], "--cluster", address, "--output-dir", tmp_path / "out")
+        processes.append(client)
+        wait_until(lambda: files(tmp_path / "out"))
+        workers[0].kill()
+        printed, complaints = client.communicate(timeout=300)
+        assert client.returncode == 0, complaints
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert printed.replace(str(tmp_path / "out"), "") == undisturbed[1].stdout.replace(str(undisturbed[0]), "")
+
+
+def test_shuffled_pixels_are_the_same_pixels_in_one_order():
+    import convolution_gain
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
+    shuffled = convolution_gain.shuffle_pixels(images, 3)
+    assert shuffled.shape == images.shape
+    np.testing.assert_array_equal(np.sort(shuffled.reshape(5, -1)), np.sort(images.reshape(5, -1)))
+    position = np.arange(784, dtype=np.int64).reshape(1, 28, 28)
+    order = convolution_gain.shuffle_pixels(position, 3).ravel()
+    np.testing.assert_array_equal(shuffled.reshape(5, -1), images.reshape(5, -1)[:, order])
+    assert not np.array_equal(order, convolution_gain.shuffle_pixels(position, 4).ravel())
