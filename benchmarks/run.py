@@ -1,8 +1,8 @@
 """The recipe against what one would use instead: seconds per epoch, whole scripts, memory, floor and growth.
 
 Every contestant is a process of its own; the rounds are interleaved, so that a machine that slows down slows all of
-them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json after each run, and from it
-results/benchmark.md and figures/benchmark.png.
+them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json after each run, and
+results/benchmark.md and figures/benchmark.png from it.
 
 python benchmarks/run.py
 """
