@@ -119,7 +119,7 @@ def run_of(script, options):
 def study_runs(script, options):
     """Return the runs that a study's flags ask for, done where they are missing; `script` is its module's name."""
     if options.from_results:
-        return study.published(RESULTS / script)
+        return study.published(RESULTS / script, options.variants)
     return study.run_study(
         script,
         options.variants,

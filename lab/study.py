@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -117,7 +118,7 @@ class Run:
                     right,
                 )
             whole = record["study"]["fingerprint"] and len(run.predicted) == record["test"]["n"] == len(run.confidence)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise LabError(f"{path}: damaged ({type(error).__name__}: {error})") from error
         if not whole:
             raise LabError(f"{path}: damaged (its parts do not fit together)")
@@ -181,19 +182,26 @@ def run_study(script, names, seeds, recipe, folder, data_dir=None, jobs=None, cl
     return {(name, seed): runs[name, seed] for name in names for seed in seeds}
 
 
-def published(folder):
-    """Return all runs in a folder, as `run_study` does, without doing any.
+def published(folder, names):
+    """Return a folder's runs of the named variants, as `run_study` does, without doing any.
 
     Raises:
-        LabError: there are none, one is damaged, or they are not all of one recipe and one set of library versions.
+        LabError: there are none, one is damaged, or they cannot be compared.
     """
-    runs = [Run.from_file(path) for path in sorted(Path(folder).glob("*.npz"))]
-    if not runs:
-        raise LabError(f"{folder}: no runs in it")
+    runs = {path: Run.from_file(path) for path in sorted(Path(folder).glob("*.npz"))}
+    found = {}
+    for path, run in runs.items():
+        key = run.record["study"]["variant"], run.record["seed"]
+        if key in found:
+            raise LabError(f"{path}: a second run of {key[0]}, seed {key[1]}, by other code; keep one of them")
+        found[key] = run
+    ordered = {key: found[key] for name in names for key in sorted(found) if key[0] == name}
+    if not ordered:
+        raise LabError(f"{folder}: no runs in it; without --from-results they are done")
     for part in ("recipe", "versions", "data_sha256"):
-        if any(run.record["study"][part] != runs[0].record["study"][part] for run in runs):
+        if len({json.dumps(run.record["study"][part]) for run in ordered.values()}) > 1:
             raise LabError(f"{folder}: runs of more than one {part.split('_')[0]}; they cannot be compared")
-    return {(run.record["study"]["variant"], run.record["seed"]): run for run in runs}
+    return ordered
 
 
 def _task(script, name, variant, seed, recipe, data_dir):
