@@ -189,6 +189,9 @@ def published(folder, names):
         LabError: there are none, one is damaged, or they cannot be compared.
     """
     runs = {path: Run.from_file(path) for path in sorted(Path(folder).glob("*.npz"))}
+    for part in ("recipe", "versions", "data_sha256"):
+        if len({json.dumps(run.record["study"][part]) for run in runs.values()}) > 1:
+            raise LabError(f"{folder}: runs of more than one {part.split('_')[0]}; they cannot be compared")
     found = {}
     for path, run in runs.items():
         key = run.record["study"]["variant"], run.record["seed"]
@@ -198,9 +201,6 @@ def published(folder, names):
     ordered = {key: found[key] for name in names for key in sorted(found) if key[0] == name}
     if not ordered:
         raise LabError(f"{folder}: no runs in it; without --from-results they are done")
-    for part in ("recipe", "versions", "data_sha256"):
-        if len({json.dumps(run.record["study"][part]) for run in ordered.values()}) > 1:
-            raise LabError(f"{folder}: runs of more than one {part.split('_')[0]}; they cannot be compared")
     return ordered
 
 
