@@ -108,7 +108,7 @@ def table(result):
                 row.append(f"{100 * statistics.median(entry['test_accuracy'] for entry in entries):.1f}")
                 rows.append(row)
             epochs = ours[0]["epochs"]
-            header = ["s per epoch", "ours / it", f"s, script of {epochs} epochs", "ours / it", "MiB", "accuracy, %"]
+            header = ["s per epoch", "ours / theirs", f"s, script of {epochs} epochs", "ours / theirs", "MiB", "accuracy, %"]
             parts.append(markdown([f"{model}, {precision}", *header], rows))
             if precision == "float32":
                 floor, median = result["roofline"][model]["floor_seconds"], float(rows[0][1])

@@ -72,7 +72,8 @@ def bootstrap_intervals(differences, replicates=2000, confidence=0.95, seed=0):
     that is bad for all images, both count: the pigeonhole bootstrap (Owen 2007, doi:10.1214/07-AOAS122), which errs on
     the wide side. Of the few seeds, one less than there are is drawn, without which their variance would be too small
     (Rao and Wu 1988, doi:10.1080/01621459.1988.10478591). The interval is mean ± t times the standard deviation of the
-    replicates, t being Student's for the number of seeds: where images do not matter, Student's interval over seeds.
+    replicates; t is Student's, with as many more degrees of freedom than seeds - 1 as images add to the variance
+    (Satterthwaite 1946, doi:10.2307/3002019). Where images do not matter, that is Student's interval over seeds.
 
     Args:
         differences: (k, seeds, images), what each of k comparisons has at each seed and image, say -1, 0 or 1. With
@@ -99,11 +100,18 @@ def bootstrap_intervals(differences, replicates=2000, confidence=0.95, seed=0):
         seeds_drawn = max(1, seeds - 1)
         seed_weights = rng.multinomial(seeds_drawn, np.full(seeds, 1 / seeds), len(drawn)) / seeds_drawn
         means.append(np.einsum("ksr,rs->kr", by_seed, seed_weights))
-    spread = np.concatenate(means, axis=1).std(axis=1, ddof=1)
+    variances = np.concatenate(means, axis=1).var(axis=1, ddof=1)
     probability = (1 + confidence) / 2
-    t = t_quantile(probability, seeds - 1) if seeds > 1 else NormalDist().inv_cdf(probability)
-    center = differences.mean(axis=(1, 2), dtype=np.float64)
-    return np.stack([center, center - t * spread, center + t * spread], axis=1)
+    intervals = []
+    for each, variance in zip(differences.astype(np.float64), variances, strict=True):
+        t = NormalDist().inv_cdf(probability)
+        if seeds > 1:
+            of_seeds = each.mean(axis=1).var(ddof=1) / seeds
+            share = min(1.0, of_seeds / variance) if variance else 1.0
+            t = t_quantile(probability, min(1000, int((seeds - 1) / max(share, 1e-3) ** 2)))
+        half_width = t * math.sqrt(variance)
+        intervals.append((each.mean(), each.mean() - half_width, each.mean() + half_width))
+    return np.array(intervals)
 
 
 def mcnemar_exact(only_first, only_second):
