@@ -24,6 +24,7 @@ from lab.compare import markdown  # noqa: E402
 
 HERE = ROOT / "benchmarks"
 OURS = "ours"
+RATIO = "ours / theirs"
 PLAIN = "Keras, as in its tutorials"
 CONTESTANTS = {  # precision: name: command
     "float32": {
@@ -108,7 +109,14 @@ def table(result):
                 row.append(f"{100 * statistics.median(entry['test_accuracy'] for entry in entries):.1f}")
                 rows.append(row)
             epochs = ours[0]["epochs"]
-            header = ["s per epoch", "ours / theirs", f"s, script of {epochs} epochs", "ours / theirs", "MiB", "accuracy, %"]
+            header = [
+                "s per epoch",
+                "ours / theirs",
+                f"s, script of {epochs} epochs",
+                "ours / theirs",
+                "MiB",
+                "accuracy, %",
+            ]
             parts.append(markdown([f"{model}, {precision}", *header], rows))
             if precision == "float32":
                 floor, median = result["roofline"][model]["floor_seconds"], float(rows[0][1])
