@@ -1,9 +1,9 @@
-"""Many runs of one experiment, each a process of its own on one core: here or on a Dask cluster, and none done twice.
+"""Many runs of one experiment, each a process of its own on two cores: here or on a Dask cluster, none done twice.
 
 A run is a variant of the experiment, a seed and a recipe. Finished, it is one file, written at once and whole; started
 again, a study does only what is missing. The file's name holds the digest of all that decides the run, so that runs of
-another recipe, model or library never meet. One core for each run: then its numbers do not depend on how many of them
-run at once, or where.
+another recipe, model or library never meet. Every run has the same number of threads: its last bits depend on that, and
+so do not on how many run at once, or where.
 """
 
 import contextlib
@@ -38,6 +38,9 @@ from lab.recipe import Recipe, train
 from lab.store import predict
 
 ROOT = Path(__file__).resolve().parent.parent
+THREADS = (
+    2  # of a run; one takes a third longer, and two runs of one thread each, at once, as long as one after the other
+)
 ATTEMPTS = 3  # of a run whose process or worker is lost
 PACKAGES = ("tensorflow", "keras", "numpy")
 
@@ -134,8 +137,9 @@ def _halved(values):
 
 
 def default_jobs():
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """Return how many runs the cores that this process may use are enough for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, cores // THREADS)
 
 
 def run_study(script, names, seeds, recipe, folder, data_dir=None, jobs=None, cluster=None, anew=False):
@@ -148,7 +152,7 @@ def run_study(script, names, seeds, recipe, folder, data_dir=None, jobs=None, cl
         recipe: lab.recipe.Recipe
         folder: where the runs are kept, a file each
         data_dir: as `lab.data.load_splits`
-        jobs: processes at once on this machine, by default one for each core
+        jobs: processes at once on this machine, by default one for every two cores
         cluster: address of a Dask scheduler, instead of this machine
         anew: do all of them, whatever the folder has
 
@@ -408,7 +412,7 @@ def _run(task):
         images = split.images[:n]
         view = variant.view(images, seed) if variant.view else images
         splits.append(split._replace(images=view, labels=split.labels[:n]))
-    model, record = train(variant.build_model, recipe, seed, *splits, threads=1)
+    model, record = train(variant.build_model, recipe, seed, *splits, threads=THREADS)
     return Run.of_model(model, {**record, "study": task["study"]}, *splits)
 
 
