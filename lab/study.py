@@ -187,7 +187,7 @@ def run_study(script, names, seeds, recipe, folder, data_dir=None, jobs=None, cl
 
 
 def published(folder, names):
-    """Return a folder's runs of the named variants, as `run_study` does, without doing any.
+    """Return a folder's runs of the named variants, as `run_study` does, of the seeds that all of them have.
 
     Raises:
         LabError: there are none, one is damaged, or they cannot be compared.
@@ -202,10 +202,17 @@ def published(folder, names):
         if key in found:
             raise LabError(f"{path}: a second run of {key[0]}, seed {key[1]}, by other code; keep one of them")
         found[key] = run
-    ordered = {key: found[key] for name in names for key in sorted(found) if key[0] == name}
-    if not ordered:
+    present = [name for name in names if any(key[0] == name for key in found)]
+    if not present:
         raise LabError(f"{folder}: no runs in it; without --from-results they are done")
-    return ordered
+    seeds = set.intersection(*({seed for variant, seed in found if variant == name} for name in present))
+    paired = {(name, seed): found[name, seed] for name in present for seed in sorted(seeds)}
+    others = sum(variant in present for variant, _ in found) - len(paired)
+    if others or not paired:
+        logger.warning("left out: %d runs in %s, of seeds that not all variants have", others, folder)
+    if not paired:
+        raise LabError(f"{folder}: no seed that all variants have; name fewer --variants")
+    return paired
 
 
 def _task(script, name, variant, seed, recipe, data_dir):

@@ -147,6 +147,14 @@ def test_runs_of_another_recipe_are_left_out_and_said_so(undisturbed):
     assert len(study.published(path.parent, ["dense", "conv"])) == 4
 
 
+def test_published_runs_are_of_seeds_that_all_variants_have(undisturbed, tmp_path):
+    paths = list(files(undisturbed[0]))
+    for path in paths[1:]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    alone = study.Run.from_file(paths[0]).record
+    assert {seed for _, seed in study.published(tmp_path, ["dense", "conv"])} == {1 - alone["seed"]}
+
+
 def task(**changed):
     import convolution_gain
 
