@@ -70,23 +70,34 @@ def table(counts):
 
 def plot_confusion(counts, normalize):
     """Draw the matrix as a heatmap, in counts or in row shares. Returns: matplotlib Figure"""
+    return plot_matrix(
+        row_shares(counts) if normalize else counts,
+        fmt=".2f" if normalize else "d",
+        title=accuracy_text(counts),
+        label="share of the actual class" if normalize else "images",
+        cmap="Blues",
+    )
+
+
+def plot_matrix(values, fmt, title, label, **colors):
+    """Draw numbers (10, 10), rows actual, columns predicted, as a heatmap; the label is its color bar's."""
     import matplotlib.pyplot as plt
     import seaborn
 
     figure, ax = plt.subplots(figsize=(8.5, 7.5), layout="constrained")
     seaborn.heatmap(
-        row_shares(counts) if normalize else counts,
+        values,
         annot=True,
-        fmt=".2f" if normalize else "d",
-        cmap="Blues",
+        fmt=fmt,
         square=True,
         linewidths=0.5,
         xticklabels=CLASS_NAMES,
         yticklabels=CLASS_NAMES,
-        cbar_kws={"label": "share of the actual class" if normalize else "images"},
+        cbar_kws={"label": label},
         ax=ax,
+        **colors,
     )
-    ax.set(xlabel="predicted", ylabel="actual", title=accuracy_text(counts))
+    ax.set(xlabel="predicted", ylabel="actual", title=title)
     ax.tick_params(axis="x", rotation=45)
     ax.tick_params(axis="y", rotation=0)
     return figure

@@ -12,7 +12,7 @@ import numpy as np
 
 import deep_learning
 import deep_learning_conv
-from confusion_matrix import confusion_counts, row_shares
+from confusion_matrix import confusion_counts, plot_matrix, row_shares
 from lab import cli, compare, figures
 from lab.data import CLASS_NAMES, load_splits
 from lab.statistics import mean_interval
@@ -163,40 +163,24 @@ def plot_gain(runs, test, train):
 
 def plot_confusion_difference(runs, test_labels):
     """Draw how conv's confusions differ from dense's, in points of each row, mean over seeds. Returns: Figure"""
-    import matplotlib.pyplot as plt
-    import seaborn
 
     def shares(variant):
         each = [confusion_counts(test_labels, run.predicted) for run in compare.of_variant(runs, variant)]
         return 100 * np.mean([row_shares(counts) for counts in each], axis=0)
 
-    figure, ax = plt.subplots(figsize=(8.5, 7.5), layout="constrained")
-    seaborn.heatmap(
+    return plot_matrix(
         shares("conv") - shares("dense"),
-        annot=True,
         fmt="+.1f",
+        title="What one convolution changes on the test set",
+        label="conv minus dense, points of the actual class",
         cmap="PuOr_r",
         center=0,
-        square=True,
-        linewidths=0.5,
-        xticklabels=CLASS_NAMES,
-        yticklabels=CLASS_NAMES,
-        cbar_kws={"label": "conv minus dense, points of the actual class"},
-        ax=ax,
     )
-    ax.set(xlabel="predicted", ylabel="actual", title="What one convolution changes on the test set")
-    ax.tick_params(axis="x", rotation=45)
-    ax.tick_params(axis="y", rotation=0)
-    return figure
 
 
 def short_runs(options):
     """Return one run of dense and of conv, from the models that experiments 1 and 2 saved where they may be reused."""
     splits = load_splits(data_dir=options.data_dir)
-    sizes = options.recipe.train_images, options.recipe.test_images
-    splits = [
-        part._replace(images=part.images[:n], labels=part.labels[:n]) for part, n in zip(splits, sizes, strict=True)
-    ]
     runs = {}
     # conv first: a process keeps the number of threads that it began with, and only conv's last bits depend on it
     for name, script in (("conv", deep_learning_conv), ("dense", deep_learning)):

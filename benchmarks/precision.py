@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lab import replacing  # noqa: E402
+from lab.compare import signed  # noqa: E402
 from lab.recipe import SMOKE, Recipe  # noqa: E402
 from lab.statistics import mean_interval  # noqa: E402
 
@@ -58,10 +59,10 @@ def table(records):
                 f"{precision} {statistics.mean(by_seed.values()):.2f} (SD {statistics.stdev(by_seed.values()):.2f})"
                 for precision, by_seed in accuracy.items()
             ]
-            mean, low, high = mean_interval([accuracy["bfloat16"][seed] - accuracy["float32"][seed] for seed in seeds])
+            difference = mean_interval([accuracy["bfloat16"][seed] - accuracy["float32"][seed] for seed in seeds])
             lines.append(
                 f"{model} {split} accuracy in %, n = {len(seeds)} seeds: {', '.join(means)}; "
-                f"difference {mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+                f"difference {signed(difference)}"
             )
     return "\n".join(lines)
 

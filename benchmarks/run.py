@@ -1,8 +1,10 @@
 """The recipe against what one would use instead: seconds per epoch, whole scripts, memory, floor and growth.
 
 Every contestant is a process of its own; the rounds are interleaved, so that a machine that slows down slows all of
-them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json after each run, and
-results/benchmark.md and figures/benchmark.png from it.
+them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json, and results/benchmark.md
+and figures/benchmark.png from it.
+
+A benchmark that was stopped goes on from saves/; a finished one starts anew.
 
 python benchmarks/run.py
 """
@@ -165,18 +167,18 @@ def growth_plan(smoke):
     return [(n, 32) for n in (15_000, 30_000, 60_000, 240_000)] + [(60_000, size) for size in (64, 128, 256, 512, 1024)]
 
 
-def benchmark(options, results):
-    """Do the rounds that the results do not have yet, and keep them after each."""
+def benchmark(options, unfinished):
+    """Do the runs that the unfinished results do not have yet, and keep each there."""
     images = 800 if options.smoke else 60_000
     run(CONFUSION_MATRIX)  # so that there is a saved model
 
     def keep():
-        with replacing(results) as partial:
+        with replacing(unfinished) as partial:
             partial.write_text(json.dumps(result, indent=1) + "\n")
 
     result = {"contest": [], "start": {name: [] for name in START}, "growth": []}
-    if results.exists():
-        result = json.loads(results.read_text())
+    if unfinished.exists():
+        result = json.loads(unfinished.read_text())
     if "roofline" not in result:
         result["roofline"] = json.loads(run([HERE / "roofline.py"])[0])
     for done in range(options.rounds):
@@ -212,16 +214,20 @@ def main():
     flags.add_argument("--smoke", action="store_true", help="a round of each on 800 images, apart from real results")
     options = flags.parse_args()
     folder = ROOT / "saves" / "smoke" if options.smoke else ROOT
-    results = folder / "results" / "benchmark.json"
+    unfinished = ROOT / "saves" / f"benchmark-{options.epochs}-epochs.json"
     if options.smoke:
         options.rounds = 1
-        results.unlink(missing_ok=True)
-    result = benchmark(options, results)
+        unfinished = folder / "benchmark.json"
+        unfinished.unlink(missing_ok=True)
+    result = benchmark(options, unfinished)
     print(table(result))
-    with replacing(results.with_suffix(".md")) as partial:
+    with replacing(folder / "results" / "benchmark.md") as partial:
         partial.write_text(table(result) + "\n")
+    with replacing(folder / "results" / "benchmark.json") as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n")
     with replacing(folder / "figures" / "benchmark.png") as partial:
         plot(result).savefig(partial, dpi=150)
+    unfinished.unlink()
 
 
 if __name__ == "__main__":

@@ -204,6 +204,11 @@ def parse_idx(content):
     return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
 
 
+def digests():
+    """Return the SHA-256 of every file, in order: what "the data" is."""
+    return [sha256 for split in FILES.values() for _, _, sha256 in split]
+
+
 def keras_cache():
     """Return the folder where Keras keeps Fashion-MNIST (https://keras.io/api/utils/python_utils: get_file)."""
     try:

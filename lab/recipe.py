@@ -8,13 +8,13 @@ import platform
 import sys
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
 from lab import LabError
-from lab.data import FILES
+from lab.data import digests
 
 EVALUATION_BATCH = 100
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision: what Keras calls it
@@ -202,7 +202,7 @@ def identity(model, recipe, seed):
         "recipe": asdict(recipe),
         "seed": seed,
         "architecture_sha256": hashlib.sha256(repr(_architecture(model)).encode()).hexdigest(),
-        "data_sha256": [sha256 for split in FILES.values() for _, _, sha256 in split],
+        "data_sha256": digests(),
     }
 
 
@@ -230,11 +230,23 @@ def environment():
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "python": platform.python_version(),
-        **{package: version(package) for package in ("tensorflow", "keras", "numpy")},
+        **versions(),
         "processor": _processor(),
         "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
         "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus],
     }
+
+
+def versions():
+    """Return the versions of the libraries that decide a run's numbers; "none" of one that is not installed."""
+
+    def installed(package):
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "none"
+
+    return {package: installed(package) for package in ("tensorflow", "keras", "numpy")}
 
 
 def _processor():

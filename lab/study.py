@@ -26,23 +26,21 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from lab import LabError, replacing, require_writable
-from lab.data import FILES, load_splits
-from lab.recipe import Recipe, train
+from lab.data import digests, load_splits
+from lab.recipe import Recipe, train, versions
 from lab.store import predict
 
 ROOT = Path(__file__).resolve().parent.parent
-THREADS = (
-    2  # of a run; one takes a third longer, and two runs of one thread each, at once, as long as one after the other
-)
+# of a run: one thread takes a third longer, and two such runs at once take as long as one after the other
+THREADS = 2
 ATTEMPTS = 3  # of a run whose process or worker is lost
-PACKAGES = ("tensorflow", "keras", "numpy")
+FORESEEN = 3  # exit code of a run that ends with a LabError; a traceback's is 1
 
 logger = logging.getLogger(__name__)
 
@@ -75,16 +73,17 @@ class Run:
 
     @classmethod
     def of_model(cls, model, record, train_split, test_split):
-        """Ask a trained model for its predictions. The splits: those it was trained and tested on."""
-        probabilities = _probabilities(model, test_split.images)
+        """Ask a trained model for its predictions of as many images, from the first on, as its record counts."""
+        train_n, test_n = record["train"]["n"], record["test"]["n"]
+        probabilities = _probabilities(model, test_split.images[:test_n])
         predicted = probabilities.argmax(axis=1).astype(np.uint8)
-        each = np.arange(len(predicted))
+        each = np.arange(test_n)
         smallest = np.finfo(np.float32).tiny
-        right = _probabilities(model, train_split.images).argmax(axis=1) == train_split.labels
+        right = _probabilities(model, train_split.images[:train_n]).argmax(axis=1) == train_split.labels[:train_n]
         return cls(
             record,
             predicted,
-            _halved(np.log(np.maximum(probabilities[each, test_split.labels], smallest))),
+            _halved(np.log(np.maximum(probabilities[each, test_split.labels[:test_n]], smallest))),
             _halved(probabilities[each, predicted]),
             right,
         )
@@ -222,7 +221,7 @@ def _task(script, name, variant, seed, recipe, data_dir):
         "variant": name,
         "recipe": asdict(recipe),
         "code_sha256": _sha256("".join(map(inspect.getsource, functions)).encode()),
-        "data_sha256": [sha256 for split in FILES.values() for _, _, sha256 in split],
+        "data_sha256": digests(),
         "versions": versions(),
     }
     return {
@@ -236,18 +235,6 @@ def _task(script, name, variant, seed, recipe, data_dir):
 
 def _path(folder, task):
     return Path(folder) / f"{task['study']['variant']}-{task['seed']}-{task['study']['fingerprint'][:12]}.npz"
-
-
-def versions():
-    """Return the versions of the libraries that decide a run's numbers."""
-
-    def installed(package):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "none"
-
-    return {package: installed(package) for package in PACKAGES}
 
 
 def _source_digest(script):
@@ -344,10 +331,10 @@ def _cluster_executor(address):
         client = Client(address, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
         raise LabError(f"--cluster {address}: no Dask scheduler answers there ({error})") from error
+    executor = client.get_executor(pure=False)
     try:
         if not client.scheduler_info()["workers"]:
             logger.warning("%s has no workers yet; waiting for one", address)
-        executor = client.get_executor(pure=False)
         yield executor
     finally:
         executor.shutdown(wait=False)
@@ -380,7 +367,7 @@ def perform(task):
                 _children.discard(process)
         if process.returncode < 0:
             raise RunLost(f"signal {-process.returncode}")
-        if process.returncode == 1 and complaints.rpartition("error: ")[1]:
+        if process.returncode == FORESEEN:
             raise LabError(complaints.rpartition("error: ")[2].strip())
         if process.returncode:
             raise RuntimeError(complaints.strip())
@@ -396,7 +383,7 @@ def main():
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(FORESEEN)
 
 
 def _exit_with_parent():
@@ -413,12 +400,10 @@ def _run(task):
         raise LabError(f"{here} has another version of this project's code; bring it up to date")
     name, seed = task["study"]["variant"], task["seed"]
     variant = importlib.import_module(task["script"]).VARIANTS[name]
+    splits = load_splits(data_dir=task["data_dir"])
+    if variant.view:
+        splits = [split._replace(images=variant.view(split.images, seed)) for split in splits]
     recipe = Recipe(**task["study"]["recipe"])
-    splits = []
-    for split, n in zip(load_splits(data_dir=task["data_dir"]), (recipe.train_images, recipe.test_images), strict=True):
-        images = split.images[:n]
-        view = variant.view(images, seed) if variant.view else images
-        splits.append(split._replace(images=view, labels=split.labels[:n]))
     model, record = train(variant.build_model, recipe, seed, *splits, threads=THREADS)
     return Run.of_model(model, {**record, "study": task["study"]}, *splits)
 
