@@ -16,7 +16,7 @@ from confusion_matrix import confusion_counts, plot_matrix, row_shares
 from lab import cli, compare, figures
 from lab.data import CLASS_NAMES, load_splits
 from lab.statistics import mean_interval
-from lab.study import Run, Variant
+from lab.study import Key, Run, Variant, measure_predictions
 
 
 def build_wide():
@@ -108,7 +108,7 @@ def report(runs, test, train, test_labels):
             [name, *map("{:.4f}".format, compare.calibration(runs, name, test_labels))] for name in ("dense", "conv")
         ]
         parts.append(compare.markdown(["test set", "expected calibration error", "negative log-likelihood"], rows))
-        parts.append(sentence(test, train, len({seed for _, seed in runs})))
+        parts.append(sentence(test, train, len({key.seed for key in runs})))
     return "\n\n".join(parts)
 
 
@@ -165,7 +165,7 @@ def plot_confusion_difference(runs, test_labels):
     """Draw how conv's confusions differ from dense's, in points of each row, mean over seeds. Returns: Figure"""
 
     def shares(variant):
-        each = [confusion_counts(test_labels, run.predicted) for run in compare.of_variant(runs, variant)]
+        each = [confusion_counts(test_labels, run.arrays["predicted"]) for run in compare.of_variant(runs, variant)]
         return 100 * np.mean([row_shares(counts) for counts in each], axis=0)
 
     return plot_matrix(
@@ -184,7 +184,8 @@ def short_runs(options):
     runs = {}
     # conv first: a process keeps the number of threads that it began with, and only conv's last bits depend on it
     for name, script in (("conv", deep_learning_conv), ("dense", deep_learning)):
-        runs[name, options.seed] = Run.of_model(*cli.run_of(script, options), *splits)
+        model, record = cli.run_of(script, options)
+        runs[Key(name, options.seed, options.recipe)] = Run(record, measure_predictions(model, record, *splits))
     return runs
 
 
@@ -201,7 +202,7 @@ def main(argv=None):
         path = figures.path_to_save(cli.save_path(options, "convolution_gain.png"), options.save)
         runs = cli.study_runs("convolution_gain", options)
     (test_split,) = load_splits(["test"], options.data_dir)
-    test_labels = test_split.labels[: len(next(iter(runs.values())).predicted)]
+    test_labels = test_split.labels[: len(next(iter(runs.values())).arrays["predicted"])]
     test, train = (compare.differences(runs, DIFFERENCES, split, test_labels) for split in ("test", "train"))
     if "total" in test and not options.short:
         figures.save(plot_gain(runs, test, train), path)

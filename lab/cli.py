@@ -14,6 +14,7 @@ from pathlib import Path
 from lab import LabError, store, study
 from lab.recipe import POLICIES, SMOKE, Recipe
 from lab.statistics import wilson_interval
+from lab.study import Key
 
 SAVES = Path(__file__).resolve().parent.parent / "saves"
 RESULTS = SAVES.parent / "results"
@@ -118,15 +119,19 @@ def run_of(script, options):
     return make(script.build_model, path, options.recipe, options.seed, options.data_dir, script.THREADS)
 
 
-def study_runs(script, options):
-    """Return the runs that a study's flags ask for, done where they are missing; `script` is its module's name."""
+def study_runs(script, options, arms=None):
+    """Return the runs that a study's flags ask for, done where they are missing; as `lab.study.run_study`.
+
+    Args: the script's name; its options; (variant, recipe) pairs, by default the options' variants and their recipe.
+    """
+    arms = arms or [(name, options.recipe) for name in options.variants]
+    seeds = range(options.seed, options.seed + options.seeds)
+    plan = [Key(name, seed, recipe) for seed in seeds for name, recipe in arms]
     if options.from_results:
-        return study.published(RESULTS / script, options.variants)
+        return study.published(plan, RESULTS / script)
     return study.run_study(
         script,
-        options.variants,
-        range(options.seed, options.seed + options.seeds),
-        options.recipe,
+        plan,
         options.output_dir / script,
         options.data_dir,
         options.jobs,

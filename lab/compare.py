@@ -1,6 +1,6 @@
 """What the runs of a study say of its variants: accuracies, paired differences, calibration; and tables of them.
 
-`runs` is a dict of lab.study.Run by (variant, seed), as `lab.study` returns it.
+`runs` is a dict of lab.study.Run by lab.study.Key, as `lab.study` returns it, all of one recipe.
 """
 
 import numpy as np
@@ -9,13 +9,13 @@ from lab.statistics import bootstrap_intervals, expected_calibration_error, mcne
 
 
 def of_variant(runs, variant):
-    """Return a variant's runs, in the order of the seeds."""
-    return [runs[key] for key in sorted(runs) if key[0] == variant]
+    """Return a variant's runs, in the order of the plan."""
+    return [run for key, run in runs.items() if key.variant == variant]
 
 
 def variants_of(runs):
     """Return the names of the variants that there are, in their order."""
-    return list(dict.fromkeys(name for name, _ in runs))
+    return list(dict.fromkeys(key.variant for key in runs))
 
 
 def accuracies(runs, variant, split):
@@ -26,7 +26,9 @@ def accuracies(runs, variant, split):
 def right(runs, variant, split, test_labels):
     """Return whether a variant is right about each image of a split, bool (seeds, images)."""
     each = of_variant(runs, variant)
-    return np.stack([run.predicted == test_labels if split == "test" else run.train_right for run in each])
+    if split == "test":
+        return np.stack([run.arrays["predicted"] == test_labels for run in each])
+    return np.stack([np.unpackbits(run.arrays["train_right"], count=run.record["train"]["n"]) == 1 for run in each])
 
 
 def differences(runs, pairs, split, test_labels):
@@ -40,7 +42,7 @@ def differences(runs, pairs, split, test_labels):
     Returns:
         dict of (mean, low, high) by name, as `lab.statistics.bootstrap_intervals`
     """
-    there = {variant for variant, _ in runs}
+    there = set(variants_of(runs))
     pairs = {name: pair for name, pair in pairs.items() if there.issuperset(pair)}
     if not pairs:
         return {}
@@ -64,8 +66,9 @@ def p_values(runs, pair, test_labels):
 def calibration(runs, variant, test_labels):
     """Return expected calibration error and negative log-likelihood (nats) on the test set, means over seeds."""
     each = of_variant(runs, variant)
-    errors = [expected_calibration_error(run.confidence, run.predicted == test_labels) for run in each]
-    return float(np.mean(errors)), float(-np.mean([run.log_probability for run in each]))
+    confidences = [run.arrays["confidence"].astype(np.float64) for run in each]
+    errors = map(expected_calibration_error, confidences, right(runs, variant, "test", test_labels))
+    return float(np.mean(list(errors))), -float(np.mean([run.arrays["log_probability"] for run in each], dtype=float))
 
 
 def mean_text(values):

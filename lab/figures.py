@@ -4,7 +4,10 @@ import functools
 import logging
 import os
 
+import numpy as np
+
 from lab import replacing, require_writable
+from lab.statistics import mean_interval
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,20 @@ def save(figure, path):
         with replacing(path) as partial:
             figure.savefig(partial, dpi=150)
         print(f"picture: {path}")
+
+
+def curve(ax, x, values, label, style="-"):
+    """Draw on a Matplotlib axis the mean of each column over seeds with its 95% interval, and the label at its end.
+
+    Args: x numbers (n,), values (seeds, n); the band, Student's over seeds, is left out where there is one seed.
+    """
+    values = np.asarray(values)
+    mean = values.mean(axis=0)
+    (line,) = ax.plot(x, mean, style, marker="o", markersize=4)
+    if len(values) > 1:
+        _, lows, highs = np.transpose([mean_interval(column) for column in values.T])
+        ax.fill_between(x, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
+    ax.annotate(label, (x[-1], mean[-1]), (8, 0), textcoords="offset points", va="center", color=line.get_color())
 
 
 def show():

@@ -45,94 +45,83 @@ FORESEEN = 3  # exit code of a run that ends with a LabError; a traceback's is 1
 logger = logging.getLogger(__name__)
 
 
-class Variant(NamedTuple):
-    """One arm of an experiment: a model, and what of the images it gets to see.
+def measure_predictions(model, record, train_split, test_split):
+    """Ask a trained model what it says of all images that its run has seen.
 
-    `view` takes uint8 images (n, 28, 28) of either split and the seed, and returns as many of the same kind.
+    Returns:
+        dict of arrays. For the n test images: `predicted` class, uint8 (n,); `log_probability` of the actual class and
+        `confidence`, the probability of the predicted class, float16 (n,). For the training images: `train_right`,
+        whether the model is right, as bits (numpy.packbits).
     """
-
-    label: str
-    build_model: Callable
-    view: Callable | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its record, as `lab.recipe.train` makes it, and what the model says of every image.
-
-    For the n test images: the predicted class, uint8 (n,); the logarithm of the probability of the actual class and the
-    probability of the predicted class, float32 (n,), both rounded to half precision. For the training images: whether
-    the model is right, bool (m,).
-    """
-
-    record: dict
-    predicted: np.ndarray
-    log_probability: np.ndarray
-    confidence: np.ndarray
-    train_right: np.ndarray
-
-    @classmethod
-    def of_model(cls, model, record, train_split, test_split):
-        """Ask a trained model for its predictions of as many images, from the first on, as its record counts."""
-        train_n, test_n = record["train"]["n"], record["test"]["n"]
-        probabilities = _probabilities(model, test_split.images[:test_n])
-        predicted = probabilities.argmax(axis=1).astype(np.uint8)
-        each = np.arange(test_n)
-        smallest = np.finfo(np.float32).tiny
-        right = _probabilities(model, train_split.images[:train_n]).argmax(axis=1) == train_split.labels[:train_n]
-        return cls(
-            record,
-            predicted,
-            _halved(np.log(np.maximum(probabilities[each, test_split.labels[:test_n]], smallest))),
-            _halved(probabilities[each, predicted]),
-            right,
-        )
-
-    def to_bytes(self):
-        """Return the run as the content of a compressed .npz file."""
-        content = io.BytesIO()
-        np.savez_compressed(
-            content,
-            record=json.dumps(self.record),
-            predicted=self.predicted,
-            log_probability=self.log_probability.astype(np.float16),
-            confidence=self.confidence.astype(np.float16),
-            train_right=np.packbits(self.train_right),
-        )
-        return content.getvalue()
-
-    @classmethod
-    def from_file(cls, path):
-        """Read a run.
-
-        Raises:
-            LabError: it is not one, or damaged.
-        """
-        try:
-            with np.load(path) as content:
-                record = json.loads(str(content["record"]))
-                right = np.unpackbits(content["train_right"], count=record["train"]["n"]).astype(bool)
-                run = cls(
-                    record,
-                    content["predicted"],
-                    content["log_probability"].astype(np.float32),
-                    content["confidence"].astype(np.float32),
-                    right,
-                )
-            whole = record["study"]["fingerprint"] and len(run.predicted) == record["test"]["n"] == len(run.confidence)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise LabError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-        if not whole:
-            raise LabError(f"{path}: damaged (its parts do not fit together)")
-        return run
+    train_n, test_n = record["train"]["n"], record["test"]["n"]
+    probabilities = _probabilities(model, test_split.images[:test_n])
+    predicted = probabilities.argmax(axis=1).astype(np.uint8)
+    each = np.arange(test_n)
+    actual = np.maximum(probabilities[each, test_split.labels[:test_n]], np.finfo(np.float32).tiny)
+    right = _probabilities(model, train_split.images[:train_n]).argmax(axis=1) == train_split.labels[:train_n]
+    return {
+        "predicted": predicted,
+        "log_probability": np.log(actual).astype(np.float16),
+        "confidence": probabilities[each, predicted].astype(np.float16),
+        "train_right": np.packbits(right),
+    }
 
 
 def _probabilities(model, images):
     return np.concatenate([predict(model, images[start : start + 10_000]) for start in range(0, len(images), 10_000)])
 
 
-def _halved(values):
-    return values.astype(np.float16).astype(np.float32)
+class Variant(NamedTuple):
+    """One arm of an experiment: a model, what of the images it gets to see, and what of it is kept."""
+
+    label: str
+    build_model: Callable  # returns an untrained Keras model
+    view: Callable | None = None  # (images uint8 (n, 28, 28) of either split, seed) -> as many of the same kind
+    choose: Callable | None = None  # (training labels, how many, seed) -> indices of so many images to train on
+    measure: Callable = measure_predictions  # (model, record, train_split, test_split) -> dict of arrays
+
+
+class Key(NamedTuple):
+    """What distinguishes the runs of one experiment."""
+
+    variant: str
+    seed: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its record, as `lab.recipe.train` makes it, and the arrays that its variant measures."""
+
+    record: dict
+    arrays: dict
+
+    def to_bytes(self):
+        """Return the run as the content of a compressed .npz file."""
+        content = io.BytesIO()
+        np.savez_compressed(content, record=json.dumps(self.record), **self.arrays)
+        return content.getvalue()
+
+    @classmethod
+    def from_file(cls, path):
+        """Read a run of a study.
+
+        Raises:
+            LabError: it is not one, or damaged.
+        """
+        try:
+            with np.load(path) as content:
+                arrays = {name: content[name] for name in content.files}
+            run = cls(json.loads(str(arrays.pop("record"))), arrays)
+            run.key  # noqa: B018 - says whether the record is that of a study
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise LabError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+        return run
+
+    @property
+    def key(self):
+        """Return the Key of a study's run."""
+        return Key(self.record["study"]["variant"], self.record["seed"], Recipe(**self.record["study"]["recipe"]))
 
 
 def default_jobs():
@@ -141,14 +130,12 @@ def default_jobs():
     return max(1, cores // THREADS)
 
 
-def run_study(script, names, seeds, recipe, folder, data_dir=None, jobs=None, cluster=None, anew=False):
-    """Do the runs that the folder does not have yet; return all of them.
+def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, anew=False):
+    """Do the runs of a plan that the folder does not have yet; return all of them.
 
     Args:
         script: name of the module whose VARIANTS, a dict of Variant by name, are studied
-        names: of the variants to run
-        seeds: of the runs of each variant
-        recipe: lab.recipe.Recipe
+        plan: a Key for each run
         folder: where the runs are kept, a file each
         data_dir: as `lab.data.load_splits`
         jobs: processes at once on this machine, by default one for every two cores
@@ -156,24 +143,23 @@ def run_study(script, names, seeds, recipe, folder, data_dir=None, jobs=None, cl
         anew: do all of them, whatever the folder has
 
     Returns:
-        dict of Run by (name, seed), in the order of the names
+        dict of Run by Key, in the order of the plan
 
     Raises:
         LabError: no data, no place to write to, a training that diverges, no cluster, or one of other versions.
     """
     variants = importlib.import_module(script).VARIANTS
     tasks, runs = {}, {}
-    for seed in seeds:  # the outer loop, so that all variants grow together
-        for name in names:
-            task = _task(script, name, variants[name], seed, recipe, data_dir)
-            path = _path(folder, task)
-            if path.exists() and not anew:
-                try:
-                    runs[name, seed] = Run.from_file(path)
-                    continue
-                except LabError as error:
-                    logger.warning("done anew: %s", error)
-            tasks[name, seed] = task
+    for key in plan:
+        task = _task(script, key, variants[key.variant], data_dir)
+        path = _path(folder, task)
+        if path.exists() and not anew:
+            try:
+                runs[key] = Run.from_file(path)
+                continue
+            except LabError as error:
+                logger.warning("done anew: %s", error)
+        tasks[key] = task
     if tasks:
         require_writable(_path(folder, next(iter(tasks.values()))))
         if not cluster:
@@ -182,51 +168,50 @@ def run_study(script, names, seeds, recipe, folder, data_dir=None, jobs=None, cl
     others = len(list(Path(folder).glob("*.npz"))) - len(runs)
     if others > 0:
         logger.info("left out: %d other runs in %s", others, folder)
-    return {(name, seed): runs[name, seed] for name in names for seed in seeds}
+    return {key: runs[key] for key in plan}
 
 
-def published(folder, names):
-    """Return a folder's runs of the named variants, as `run_study` does, of the seeds that all of them have.
+def published(plan, folder):
+    """Return a folder's runs of a plan, as `run_study` does, of the seeds that all variants in it have run.
 
     Raises:
         LabError: there are none, one is damaged, or they cannot be compared.
     """
-    runs = {path: Run.from_file(path) for path in sorted(Path(folder).glob("*.npz"))}
-    for part in ("recipe", "versions", "data_sha256"):
-        if len({json.dumps(run.record["study"][part]) for run in runs.values()}) > 1:
-            raise LabError(f"{folder}: runs of more than one {part.split('_')[0]}; they cannot be compared")
     found = {}
-    for path, run in runs.items():
-        key = run.record["study"]["variant"], run.record["seed"]
-        if key in found:
-            raise LabError(f"{path}: a second run of {key[0]}, seed {key[1]}, by other code; keep one of them")
-        found[key] = run
-    present = [name for name in names if any(key[0] == name for key in found)]
+    for path in sorted(Path(folder).glob("*.npz")):
+        run = Run.from_file(path)
+        if run.key in found:
+            raise LabError(f"{path}: a second run of {run.key.variant}, seed {run.key.seed}; keep one of them")
+        found[run.key] = run
+    for part in ("versions", "data_sha256"):
+        if len({json.dumps(run.record["study"][part]) for run in found.values()}) > 1:
+            raise LabError(f"{folder}: runs of more than one {part.split('_')[0]}; they cannot be compared")
+    present = {key.variant for key in plan if key in found}
     if not present:
-        raise LabError(f"{folder}: no runs in it; without --from-results they are done")
-    seeds = set.intersection(*({seed for variant, seed in found if variant == name} for name in present))
-    paired = {(name, seed): found[name, seed] for name in present for seed in sorted(seeds)}
-    others = sum(variant in present for variant, _ in found) - len(paired)
-    if others or not paired:
-        logger.warning("left out: %d runs in %s, of seeds that not all variants have", others, folder)
-    if not paired:
-        raise LabError(f"{folder}: no seed that all variants have; name fewer --variants")
-    return paired
+        raise LabError(f"{folder}: no such runs in it; without --from-results they are done")
+    wanted = [key for key in plan if key.variant in present]
+    lacking = {key.seed for key in wanted if key not in found}
+    runs = {key: found[key] for key in wanted if key.seed not in lacking}
+    if not runs:
+        raise LabError(f"{folder}: no seed that all variants have run; name fewer --variants")
+    if len(runs) < len(plan):
+        logger.warning("incomplete: %d of %d runs in %s can be compared", len(runs), len(plan), folder)
+    return runs
 
 
-def _task(script, name, variant, seed, recipe, data_dir):
+def _task(script, key, variant, data_dir):
     """Return all that a process, here or elsewhere, must know to do a run, in JSON types."""
-    functions = [each for each in (variant.build_model, variant.view) if each]
+    functions = [each for each in variant if callable(each) and each is not measure_predictions]
     decides = {
-        "variant": name,
-        "recipe": asdict(recipe),
+        "variant": key.variant,
+        "recipe": asdict(key.recipe),
         "code_sha256": _sha256("".join(map(inspect.getsource, functions)).encode()),
         "data_sha256": digests(),
         "versions": versions(),
     }
     return {
         "study": {**decides, "fingerprint": _sha256(json.dumps(decides, sort_keys=True).encode())},
-        "seed": seed,
+        "seed": key.seed,
         "script": script,
         "source_sha256": _source_digest(script),
         "data_dir": str(Path(data_dir).absolute()) if data_dir else None,
@@ -266,8 +251,10 @@ def _do(tasks, runs, folder, jobs, cluster):
                 except RunLost as error:
                     losses[key] += 1
                     if losses[key] == ATTEMPTS:
-                        raise LabError(f"{key[0]}, seed {key[1]}: lost {ATTEMPTS} times, last by {error}") from error
-                    logger.warning("lost, tried again: %s, seed %d (%s)", *key, error)
+                        raise LabError(
+                            f"{key.variant}, seed {key.seed}: lost {ATTEMPTS} times, last by {error}"
+                        ) from error
+                    logger.warning("lost, tried again: %s, seed %d (%s)", key.variant, key.seed, error)
                     pending[executor.submit(perform, tasks[key])] = key
                     continue
                 path = _path(folder, tasks[key])
@@ -290,13 +277,16 @@ class _Progress:
         done = len(self.runs)
         left = (time.monotonic() - self.started) / (done - self.before) * (self.total - done)
         accuracies = {}
-        for (name, _), run in self.runs.items():
-            accuracies.setdefault(name, []).append(100 * run.record["test"]["accuracy"])
-        table = ", ".join(f"{name} {statistics.mean(each):.2f} ({len(each)})" for name, each in accuracies.items())
+        for other, run in self.runs.items():
+            accuracies.setdefault(other.variant, []).append(100 * run.record["test"]["accuracy"])
+        latest = list(dict.fromkeys(other.variant for other in reversed(self.runs)))[:8]
+        table = ", ".join(
+            f"{name} {statistics.mean(accuracies[name]):.2f} ({len(accuracies[name])})" for name in latest
+        )
         time_left = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
         logger.info(
             "study: %d of %d runs, about %s left; %s, seed %d; test accuracy so far: %s",
-            *(done, self.total, time_left, *key, table),
+            *(done, self.total, time_left, key.variant, key.seed, table),
         )
 
 
@@ -398,14 +388,18 @@ def _run(task):
             raise LabError(f"{here} has {package} {versions()[package]} instead of {wanted}; install the same")
     if _source_digest(task["script"]) != task["source_sha256"]:
         raise LabError(f"{here} has another version of this project's code; bring it up to date")
-    name, seed = task["study"]["variant"], task["seed"]
-    variant = importlib.import_module(task["script"]).VARIANTS[name]
-    splits = load_splits(data_dir=task["data_dir"])
+    variant = importlib.import_module(task["script"]).VARIANTS[task["study"]["variant"]]
+    seed, recipe = task["seed"], Recipe(**task["study"]["recipe"])
+    train_split, test_split = load_splits(data_dir=task["data_dir"])
+    if variant.choose:
+        chosen = variant.choose(train_split.labels, recipe.train_images, seed)
+        train_split = train_split._replace(images=train_split.images[chosen], labels=train_split.labels[chosen])
+    splits = train_split, test_split
     if variant.view:
         splits = [split._replace(images=variant.view(split.images, seed)) for split in splits]
-    recipe = Recipe(**task["study"]["recipe"])
     model, record = train(variant.build_model, recipe, seed, *splits, threads=THREADS)
-    return Run.of_model(model, {**record, "study": task["study"]}, *splits)
+    arrays = variant.measure(model, record, *splits)
+    return Run({**record, "study": task["study"]}, arrays)
 
 
 if __name__ == "__main__":

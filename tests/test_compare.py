@@ -3,7 +3,8 @@ import pytest
 from sklearn.metrics import log_loss, recall_score
 
 from lab import compare
-from lab.study import Run
+from lab.recipe import SMOKE
+from lab.study import Key, Run
 
 LABELS = np.arange(200) % 10
 
@@ -16,10 +17,12 @@ def run(seed, errors):
     accuracy = {"accuracy": float(right.mean()), "n": 200}
     return Run(
         {"seed": seed, "test": accuracy, "train": accuracy},
-        predicted,
-        np.log(np.where(right, 0.7, 0.1)).astype(np.float32),
-        np.full(200, 0.7, np.float32),
-        right,
+        {
+            "predicted": predicted,
+            "log_probability": np.log(np.where(right, 0.7, 0.1)),
+            "confidence": np.full(200, 0.7),
+            "train_right": np.packbits(right),
+        },
     )
 
 
@@ -29,8 +32,8 @@ def runs():
     made = {}
     for seed in range(3):
         good = np.arange(10 + 2 * seed)
-        made["good", seed] = run(seed, good)
-        made["bad", seed] = run(seed, np.concatenate([good, np.arange(100, 120)]))
+        made[Key("good", seed, SMOKE)] = run(seed, good)
+        made[Key("bad", seed, SMOKE)] = run(seed, np.concatenate([good, np.arange(100, 120)]))
     return made
 
 
@@ -46,7 +49,10 @@ def test_differences_are_in_points_and_paired(runs, split):
 def test_differences_by_class_are_those_of_recall(runs):
     by_class = compare.differences_by_class(runs, ("good", "bad"), LABELS)[:, 0]
     recalls = [
-        np.mean([recall_score(LABELS, runs[name, seed].predicted, average=None) for seed in range(3)], axis=0)
+        np.mean(
+            [recall_score(LABELS, runs[Key(name, seed, SMOKE)].arrays["predicted"], average=None) for seed in range(3)],
+            axis=0,
+        )
         for name in ("good", "bad")
     ]
     np.testing.assert_allclose(by_class, 100 * (recalls[0] - recalls[1]), atol=1e-4)

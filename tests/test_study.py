@@ -16,6 +16,7 @@ from lab import LabError, study
 from lab.recipe import SMOKE, Recipe
 
 STUDY = ("convolution_gain.py", "--smoke", "--seeds", 2, "--variants", "dense", "conv", "--jobs", 2)
+PLAN = [study.Key(variant, seed, SMOKE) for seed in (0, 1) for variant in ("dense", "conv")]
 
 
 def files(folder):
@@ -77,10 +78,12 @@ def test_a_run_is_kept_whole(undisturbed, splits):
     path = next(iter(files(undisturbed[0])))
     run = study.Run.from_file(path)
     labels = splits[1].labels[: SMOKE.test_images]
-    assert (run.predicted == labels).mean() == pytest.approx(run.record["test"]["accuracy"], abs=1e-6)
-    assert run.train_right.mean() == pytest.approx(run.record["train"]["accuracy"], abs=1e-6)
-    assert -run.log_probability.mean() == pytest.approx(run.record["test"]["loss"], abs=1e-3)
-    assert ((run.confidence > 0.1) & (run.confidence <= 1)).all()
+    arrays, record = run.arrays, run.record
+    assert (arrays["predicted"] == labels).mean() == pytest.approx(record["test"]["accuracy"], abs=1e-6)
+    right = np.unpackbits(arrays["train_right"], count=SMOKE.train_images)
+    assert right.mean() == pytest.approx(record["train"]["accuracy"], abs=1e-6)
+    assert -arrays["log_probability"].mean(dtype=float) == pytest.approx(record["test"]["loss"], abs=1e-3)
+    assert ((arrays["confidence"] > 0.1) & (arrays["confidence"] <= 1)).all()
 
 
 def test_a_finished_study_is_not_done_again(undisturbed):
@@ -133,32 +136,47 @@ def test_a_damaged_run_is_named_and_done_anew(undisturbed, tmp_path):
     assert process.returncode == 0
 
 
-def test_runs_of_another_recipe_are_left_out_and_said_so(undisturbed):
-    folder, _ = undisturbed
+def test_runs_of_another_recipe_are_left_out_and_said_so(undisturbed, tmp_path):
+    for path in files(undisturbed[0]):
+        copy = tmp_path / "smoke" / "convolution_gain" / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
     process = run_script(
-        *STUDY[:2], "--seeds", 1, "--variants", "dense", "--learning-rate", 0.01, "--output-dir", folder
+        *STUDY[:2], "--seeds", 1, "--variants", "dense", "--learning-rate", 0.01, "--output-dir", tmp_path
     )
     assert re.search(r"left out: 4 other runs in ", process.stderr)
-    for path in set(files(folder)):
-        if study.Run.from_file(path).record["recipe"]["learning_rate"] == 0.01:
-            with pytest.raises(LabError, match="more than one recipe"):
-                study.published(path.parent, ["dense", "conv"])
-            path.unlink()
-    assert len(study.published(path.parent, ["dense", "conv"])) == 4
+    assert study.published(PLAN, copy.parent).keys() == set(PLAN)
 
 
 def test_published_runs_are_of_seeds_that_all_variants_have(undisturbed, tmp_path):
-    paths = list(files(undisturbed[0]))
-    for path in paths[1:]:
+    alone, *others = files(undisturbed[0])
+    for path in others:
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    alone = study.Run.from_file(paths[0]).record
-    assert {seed for _, seed in study.published(tmp_path, ["dense", "conv"])} == {1 - alone["seed"]}
+    seed = study.Run.from_file(alone).key.seed
+    assert study.published(PLAN, tmp_path).keys() == {key for key in PLAN if key.seed != seed}
+    with pytest.raises(LabError, match="no such runs"):
+        study.published([study.Key("wide", 0, SMOKE)], tmp_path)
+
+
+def test_published_runs_of_one_kind_are_not_counted_twice(undisturbed, tmp_path):
+    for path in files(undisturbed[0]):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    run = study.Run.from_file(path)
+    (tmp_path / "other.npz").write_bytes(run.to_bytes())
+    with pytest.raises(LabError, match="a second run of"):
+        study.published(PLAN, tmp_path)
+    older = {**run.record["study"], "versions": {"keras": "3.0.0"}}
+    (tmp_path / "other.npz").unlink()
+    path = tmp_path / path.name
+    path.write_bytes(study.Run({**run.record, "study": older}, run.arrays).to_bytes())
+    with pytest.raises(LabError, match="more than one versions"):
+        study.published(PLAN, tmp_path)
 
 
 def task(**changed):
     import convolution_gain
 
-    made = study._task("convolution_gain", "dense", convolution_gain.VARIANTS["dense"], 0, SMOKE, None)
+    made = study._task("convolution_gain", PLAN[0], convolution_gain.VARIANTS["dense"], None)
     return {**made, **changed}
 
 
@@ -167,12 +185,17 @@ def test_what_decides_a_run_decides_its_file():
 
     variants = convolution_gain.VARIANTS
     paths = [
-        study._path("x", study._task("convolution_gain", name, variant, seed, recipe, None))
-        for name, variant in (("dense", variants["dense"]), ("dense", variants["wide"]), ("conv", variants["conv"]))
+        study._path("x", study._task("convolution_gain", study.Key(name, seed, recipe), variant, None))
+        for name, variant in (
+            ("dense", variants["dense"]),
+            ("dense", variants["wide"]),
+            ("dense", variants["dense-shuffled"]),
+            ("conv", variants["conv"]),
+        )
         for seed in (0, 1)
         for recipe in (SMOKE, Recipe(), Recipe(precision="bfloat16"))
     ]
-    assert len(set(paths)) == 18
+    assert len(set(paths)) == 24
 
 
 def test_another_version_of_the_code_or_of_a_library_is_refused():
@@ -199,7 +222,7 @@ def test_a_lost_run_is_tried_again(tmp_path, monkeypatch, caplog):
 
     real = study.perform
     monkeypatch.setattr(study, "perform", perform)
-    runs = study.run_study("convolution_gain", ["dense"], [3], SMOKE, tmp_path, jobs=1)
+    runs = study.run_study("convolution_gain", [study.Key("dense", 3, SMOKE)], tmp_path, jobs=1)
     assert len(runs) == 1
     assert lost == [3, 3]
     assert "lost, tried again: dense, seed 3 (signal 9)" in caplog.text

@@ -1,0 +1,156 @@
+"""Experiment 6: how much the convolution helps with little data.
+
+Test accuracy of four models trained on 100 to 60,000 images, all with the same number of gradient steps, so that little
+data is not also little training. 140 runs: three hours on two cores, which may be stopped and started again.
+
+python sample_efficiency.py
+python sample_efficiency.py --equal-epochs    # five epochs of whatever data there is
+python sample_efficiency.py --from-results    # the published runs: figure, table and sentence in seconds
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+import convolution_gain
+from lab import cli, compare, figures, study
+from lab.data import load_splits
+from lab.statistics import mean_interval
+
+SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
+
+
+def balanced(n):
+    """Return a function that chooses among n training images, as many of each class, a seed's fewer among its more."""
+
+    def choose(labels, count, seed):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        of_classes = [order[labels[order] == label][: n // 10] for label in range(10)]
+        return np.resize(np.sort(np.concatenate(of_classes)), count)  # again and again, where there are fewer
+
+    return choose
+
+
+def measure_predicted(model, record, *splits):
+    """Return the predicted class of each test image only."""
+    return {"predicted": study.measure_predictions(model, record, *splits)["predicted"]}
+
+
+MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "wide", "conv-shuffled")}
+VARIANTS = {
+    f"{name}-{n}": model._replace(choose=balanced(n), measure=measure_predicted)
+    for n in SIZES
+    for name, model in MODELS.items()
+}
+
+
+def accuracies(runs, name):
+    """Return a model's test accuracies in percent, float (seeds, sizes)."""
+    by_size = [compare.accuracies(runs, variant, "test") for variant in variants_of(runs, name)]
+    return np.transpose(by_size)
+
+
+def variants_of(runs, name):
+    """Return the names of a model's variants that there are, in the order of their sizes."""
+    return [variant for variant in compare.variants_of(runs) if variant.rpartition("-")[0] == name]
+
+
+def sizes_of(runs):
+    """Return the numbers of training images that there are."""
+    return list(dict.fromkeys(int(variant.rpartition("-")[2]) for variant in compare.variants_of(runs)))
+
+
+def worth(sizes, ours, theirs):
+    """Return how many times the data theirs needs to be as accurate as ours, at each size: mean, low and high, or None.
+
+    Read for each seed off a line through theirs over the logarithm of the size; None where one is out of its reach.
+
+    Args: numbers of images; accuracies of two models, float (seeds, sizes). The interval: Student's t of the logarithm.
+    """
+    times = []
+    for n, column in zip(sizes, ours.T, strict=True):
+        if len(column) < 2 or (column < theirs[:, 0]).any() or (column > theirs.max(axis=1)).any():
+            times.append(None)
+            continue
+        rising = np.maximum.accumulate(theirs, axis=1)
+        needed = [np.interp(accuracy, row, np.log(sizes)) for accuracy, row in zip(column, rising, strict=True)]
+        times.append(tuple(np.exp(mean_interval(needed - np.log(n)))))
+    return times
+
+
+def report(runs, test_labels):
+    """Return the table and the sentence, in Markdown."""
+    sizes = sizes_of(runs)
+    gains = {}
+    for n in sizes:
+        gains |= compare.differences(runs, {n: (f"conv-{n}", f"dense-{n}")}, "test", test_labels)
+    names = [name for name in MODELS if variants_of(runs, name)]
+    times = dict.fromkeys(sizes)
+    if gains:
+        times = dict(zip(sizes, worth(sizes, accuracies(runs, "conv"), accuracies(runs, "dense")), strict=True))
+    rows = [
+        [
+            f"{n:,}",
+            *(compare.mean_text(compare.accuracies(runs, f"{name}-{n}", "test")) for name in names),
+            compare.signed(gains[n]) if gains else "-",
+            "{:.1f} [{:.1f}, {:.1f}]".format(*times[n]) if times[n] else "-",
+        ]
+        for n in sizes
+    ]
+    header = ["images", *(MODELS[name].label for name in names), "conv - dense, points", "worth times the data"]
+    return compare.markdown(header, rows) + "\n\n" + sentence(gains, times)
+
+
+def sentence(gains, times):
+    """Return the conclusion in one sentence."""
+    parts = []
+    if gains:
+        few, many = min(gains), max(gains)
+        parts.append(
+            f"One convolution buys {gains[few][0]:.2f} points [{gains[few][1]:.2f}, {gains[few][2]:.2f}] with {few:,} "
+            f"training images and {gains[many][0]:.2f} [{gains[many][1]:.2f}, {gains[many][2]:.2f}] with {many:,}"
+        )
+    known = [n for n in times if times[n]]
+    if known:
+        parts.append(
+            "it is worth as much as "
+            + ", ".join(f"{times[n][0]:.1f} [{times[n][1]:.1f}, {times[n][2]:.1f}] times {n:,}" for n in known)
+        )
+    return "; ".join(parts) + "." if parts else ""
+
+
+def plot(runs):
+    """Draw test accuracy against the number of training images, with bands of 95%. Returns: matplotlib Figure"""
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name, style in zip(MODELS, ("-", "-", "--", ":"), strict=True):
+        if variants_of(runs, name):
+            figures.curve(ax, sizes_of(runs), accuracies(runs, name), MODELS[name].label, style)
+    ax.set(xscale="log", xlabel="training images", ylabel="test accuracy, %: mean and 95% interval over seeds")
+    ax.set_xticks(sizes_of(runs), [f"{n:,}" for n in sizes_of(runs)])
+    ax.minorticks_off()
+    return figure
+
+
+def main(argv=None):
+    """Do the runs that are missing; print table and sentence, draw the figure."""
+    flags = cli.study_parser(__doc__, MODELS, seeds=5)
+    flags.add_argument("--equal-epochs", action="store_true", help="equal passes over the data instead of equal steps")
+    options = cli.parse(flags, argv)
+    path = figures.path_to_save(cli.save_path(options, "sample_efficiency.png"), options.save)
+    arms = [
+        (f"{name}-{n}", replace(options.recipe, train_images=n) if options.equal_epochs else options.recipe)
+        for n in SIZES
+        if n <= options.recipe.train_images
+        for name in options.variants
+    ]
+    runs = cli.study_runs("sample_efficiency", options, arms)
+    (test_split,) = load_splits(["test"], options.data_dir)
+    figures.save(plot(runs), path)
+    print(report(runs, test_split.labels[: options.recipe.test_images]))
+    figures.show()
+
+
+if __name__ == "__main__":
+    cli.run(main)
