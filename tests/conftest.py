@@ -1,8 +1,13 @@
-"""Shared by the tests: the scripts as a user starts them, small random models, and the real data."""
+"""Shared by the tests: the scripts as a user starts them, the real data, and the table of faults.
+
+A test that injects a fault is marked `fault(group, what)`; tests of one fault are one row of the table, which
+`pytest -m fault --soak --faults results/faults.md` writes. With --soak, they try many more cases.
+"""
 
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -55,3 +60,54 @@ def smoke_saves(tmp_path_factory):
         name: run_script(name, "--smoke", "--output-dir", folder, cwd=folder)
         for name in ("deep_learning.py", "deep_learning_conv.py")
     }
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="the long form of the fault tests: an hour")
+    parser.addoption("--faults", type=Path, metavar="PATH", help="write the table of the fault tests there")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "fault(group, what): injects a fault; a row of the table of faults")
+    if config.getoption("--faults"):
+        config.pluginmanager.register(_FaultTable(config.getoption("--faults")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    report.fault = next((marker.args for marker in item.iter_markers("fault")), None)
+    return report
+
+
+@pytest.fixture
+def soak(request):
+    """Say whether this is the long form of the tests."""
+    return request.config.getoption("--soak")
+
+
+@pytest.fixture
+def count_cases(request):
+    """Return a function that a fault's test tells how many cases it has tried, where it is not one."""
+    return lambda cases: request.node.user_properties.append(("cases", cases))
+
+
+class _FaultTable:
+    """Counts the cases of each fault and those whose test failed; writes them at the end as a Markdown table."""
+
+    def __init__(self, path):
+        self.path, self.rows = path, defaultdict(lambda: [0, 0, 0])
+
+    def pytest_runtest_logreport(self, report):
+        if report.fault and (report.when == "call" or not report.passed):
+            cases = dict(report.user_properties).get("cases", 1)
+            row = self.rows[report.fault]
+            row[("passed", "failed", "skipped").index(report.outcome)] += cases
+
+    def pytest_sessionfinish(self):
+        lines = ["| | fault | cases | lost | not possible here |", "|---|---|---:|---:|---:|"]
+        lines += [
+            f"| {group} | {what} | {passed + failed:,} | {failed:,} | {skipped:,} |"
+            for (group, what), (passed, failed, skipped) in sorted(self.rows.items())
+        ]
+        self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
