@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 
 import convolution_gain
 import deep_learning
 import deep_learning_conv
-from lab.recipe import Recipe, start_tensorflow
+from lab.data import scale
+from lab.recipe import Recipe, build, start_tensorflow
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,18 @@ def test_the_shares_add_up_to_the_total():
 
 def test_the_recipe_is_that_of_the_origin():
     assert Recipe() == Recipe(epochs=5, batch_size=32, learning_rate=0.001, train_images=60_000, test_images=10_000)
+
+
+def test_conv_1x1_weighs_no_two_pixels_together_and_conv_does(splits):
+    """Its logits are a sum of functions of one pixel each: changing two pixels changes them as one after the other."""
+    start_tensorflow()
+    both = np.repeat(scale(splits[0].images[:1]), 4, axis=0)
+    both[1:3, 14, 14] += [0.3, 0]
+    both[1:3, 14, 15] += [0, 0.3]
+    both[3, 14, 14:16] += 0.3
+    for name, together in (("conv-1x1", False), ("conv", True)):
+        model = build(convolution_gain.VARIANTS[name].build_model, Recipe(), seed=0)
+        neither, left, right, two = np.log(model(both[..., None]))
+        interaction = (two - left) - (right - neither)
+        interaction -= interaction.mean()  # what the softmax adds to all logits alike
+        assert (np.abs(interaction).max() > 1e-4) == together

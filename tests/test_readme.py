@@ -1,13 +1,17 @@
 """The README's numbers are those of the committed records."""
 
 import json
-import statistics
+import re
 
-from conftest import ROOT
+import pytest
+from conftest import ROOT, run_script
 
+import convolution_gain
 import deep_learning
 import deep_learning_conv
+from lab.recipe import Recipe
 from lab.statistics import mean_interval
+from lab.study import Key, Run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECORDS = json.loads((ROOT / "results" / "precision.json").read_text())
@@ -26,25 +30,41 @@ def difference(ours, theirs):
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def test_the_table():
-    for model, label in (("dense", "| dense |"), ("conv", "| conv:")):
-        (row,) = (line for line in README.splitlines() if line.startswith(label))
-        for split in ("test", "train"):
-            values = accuracies(model, "float32", split)
-            assert f"| {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} |" in row
-        runs = [run for run in RECORDS if run["model"] == model and run["recipe"]["precision"] == "float32"]
-        assert f"| {statistics.median(run['seconds'] for run in runs):.0f} |" in row
-        assert f"| {runs[0]['parameters']:,} |" in row
+@pytest.fixture(scope="module")
+def gain(tmp_path_factory):
+    """Return what experiment 5 says of the published runs: tables and sentence."""
+    picture = tmp_path_factory.mktemp("figures") / "gain.png"
+    process = run_script("convolution_gain.py", "--from-results", "--save", picture)
+    assert process.returncode == 0, process.stderr
+    assert "incomplete" not in process.stderr
+    return process.stdout.split("\n", 2)[2]
 
 
-def test_the_docstrings():
-    for model, script in (("dense", deep_learning), ("conv", deep_learning_conv)):
-        assert f"{statistics.mean(accuracies(model, 'float32', 'test')):.2f}% on average of 5 seeds" in script.__doc__
+def test_the_gain_is_that_of_the_published_runs(gain):
+    assert gain == (ROOT / "results" / "convolution_gain.md").read_text()
+    accuracies, _, differences, by_class, calibration, sentence = gain.strip().split("\n\n")
+    for part in (accuracies, differences, sentence):
+        assert part in README
+    shirts = re.search(r"\| Shirt +\| +\+(\S+) \[\+(\S+), \+(\S+)\]", by_class).groups()
+    assert "Conv finds {} points [{}, {}] more of them".format(*shirts) in README
+    dense, conv = re.findall(r"^\| (?:dense|conv) +\| +(\S+)", calibration, re.M)
+    assert re.search(rf"calibration error is {conv},\s+that of dense {dense}\.", README)
 
 
-def test_the_gain():
-    for split in ("test", "train"):
-        assert difference(accuracies("conv", "float32", split), accuracies("dense", "float32", split)) in README
+def test_the_docstrings(gain):
+    for name, script in (("dense", deep_learning), ("conv", deep_learning_conv)):
+        mean = re.search(rf"^\| {name} +\| +\S+ \| (\S+) ±", gain, re.M).group(1)
+        assert f"{mean}% on average of 10 seeds" in script.__doc__
+    test, train = (
+        " ".join(re.search(rf"{words} (\S+)(?: points)? (\[.*?\])", gain).groups()) for words in ("buys", "like")
+    )
+    assert f"On the test set {test}, " in convolution_gain.__doc__
+    assert f"on the training set {train} (" in convolution_gain.__doc__
+
+
+def test_no_published_run_was_dropped():
+    keys = [Run.from_file(path).key for path in (ROOT / "results" / "convolution_gain").iterdir()]
+    assert sorted(keys) == sorted(Key(name, seed, Recipe()) for name in convolution_gain.VARIANTS for seed in range(10))
 
 
 def test_the_benchmark():
