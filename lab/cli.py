@@ -8,6 +8,7 @@ import re
 import signal
 import statistics
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lab.study import Key
 
 SAVES = Path(__file__).resolve().parent.parent / "saves"
 RESULTS = SAVES.parent / "results"
+LARGEST_SEED = 2**32 - 1
 
 
 def parser(description, save_help=None, suffixes=()):
@@ -35,7 +37,7 @@ def parser(description, save_help=None, suffixes=()):
     flags.add_argument("--batch-size", type=whole_number(1, 60_000), metavar="N", help=f"default {Recipe.batch_size}")
     flags.add_argument("--learning-rate", type=positive_float, metavar="X", help=f"default {Recipe.learning_rate}")
     flags.add_argument("--precision", choices=POLICIES, help="of the arithmetic, default float32")
-    flags.add_argument("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default 0")
+    flags.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, metavar="N", help="default 0")
     flags.add_argument(
         "--data-dir", type=path, metavar="DIR", help="folder of the four .gz files; nothing else is tried"
     )
@@ -56,7 +58,11 @@ def parser(description, save_help=None, suffixes=()):
 
 def training_parser(description):
     """Return the parser of a script that trains one model."""
-    return parser(description, save_help="where to save the model, with its record beside it", suffixes=(".keras",))
+    flags = parser(description, save_help="where to save the model, with its record beside it", suffixes=(".keras",))
+    flags.add_argument(
+        "--resume", action="store_true", help="go on after the last finished epoch of an interrupted training"
+    )
+    return flags
 
 
 def picture_parser(description):
@@ -79,7 +85,7 @@ def study_parser(description, variants, seeds):
     )
     flags.add_argument(
         "--seeds",
-        type=whole_number(1),
+        type=whole_number(1, 1000),
         default=seeds,
         metavar="N",
         help=f"runs of each, from --seed on; default {seeds}",
@@ -98,12 +104,22 @@ def study_parser(description, variants, seeds):
 def parse(flags, argv):
     """Parse and put together what belongs together: `recipe` from its flags, `output_dir` with smoke runs apart."""
     options = flags.parse_args(argv)
+    for name, value in vars(options).items():
+        if value == []:  # so some versions of Python read `--flag=--`
+            flags.error(f"argument --{name.replace('_', '-')}: expected an argument")
     given = {name: getattr(options, name) for name in asdict(Recipe()) if getattr(options, name, None) is not None}
     options.recipe = replace(SMOKE if options.smoke else Recipe(), **given)
     if options.retrain and getattr(options, "model", None):
         flags.error("argument --retrain: --model PATH is somebody else's to train")
+    if options.seed + getattr(options, "seeds", 1) > LARGEST_SEED + 1:
+        flags.error(f"argument --seeds: {options.seeds} from {options.seed} on, but they end at {LARGEST_SEED}")
     if options.smoke:
         options.output_dir /= "smoke"
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:  # without one, TensorFlow does not start, nor do a study's children
+        options.output_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = os.environ["TMPDIR"] = str(options.output_dir.absolute())
     return options
 
 
@@ -166,8 +182,9 @@ def run(main):
 
 
 def fail(message, code):
-    """Print one line on standard error and exit."""
-    print(" ".join(message.split()), file=sys.stderr)
+    """Print one line on standard error and exit; signs that a terminal would obey are not sent to it."""
+    line = " ".join(message.split())
+    print("".join(sign if sign.isprintable() else "?" for sign in line), file=sys.stderr)
     sys.exit(code)
 
 
@@ -201,14 +218,14 @@ def positive_float(text):
     """Read a finite number above 0."""
     number = float(text)
     if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
     return number
 
 
 def address(text):
     """Read the address of a Dask scheduler."""
     if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d+", text):
-        raise argparse.ArgumentTypeError(f"{text} is not like tcp://host:8786")
+        raise argparse.ArgumentTypeError(f"{text!r} is not like tcp://host:8786")
     return text
 
 
@@ -224,7 +241,7 @@ def path_with(suffixes):
 
     def read(text):
         if path(text).suffix.lower() not in suffixes:
-            raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(suffixes)}")
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
         return Path(text)
 
     return read

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
@@ -54,6 +55,7 @@ DOWNLOAD_URL = f"https://{DOWNLOAD_HOST}/tensorflow/tf-keras-datasets/"
 SILENCE_SECONDS = 10  # a mirror that says nothing for so long is out of reach
 DOWNLOAD_SECONDS = 600  # for one file, however steadily it drips
 PACKAGE_SECONDS = 300
+LONGEST_REASON = 300  # signs; a server's own words may be as long as it likes
 
 logger = logging.getLogger(__name__)
 
@@ -160,9 +162,9 @@ def read_idx(path, size, sha256):
         DataError: no such file, or not readable.
         DamagedFile: no gzip, cut off, too long, no IDX, or another digest.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
     try:
+        if not Path(path).is_file():
+            raise DataError(f"{path}: no such file")
         with gzip.open(path) as file:
             content = file.read(size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -270,7 +272,8 @@ def _fetch(fetch, names, source):
             folder = fetch(Path(scratch.name), names)
             splits = read_splits(folder, names)
         except (OSError, http.client.HTTPException, subprocess.SubprocessError, DataError) as error:
-            raise DataError(f"{source}: {_reason(error)}") from error
+            # the temporary folder is about to vanish; its name helps nobody
+            raise DataError(f"{source}: {_reason(error).replace(f'{scratch.name}{os.sep}', '')}") from error
         try:
             for name, *_ in (file for split in names for file in FILES[split]):
                 with replacing(keras_cache() / f"{name}.gz") as partial:
@@ -281,28 +284,53 @@ def _fetch(fetch, names, source):
 
 
 def _reason(error):
-    """Return the cause of a failed fetch in a few words."""
+    """Return the cause of a failed fetch in a few words of one line, whatever signs the other side has put into it."""
+    if isinstance(error, DataError):  # our own words
+        return str(error)
     if isinstance(error, subprocess.CalledProcessError):
         lines = error.stderr.strip().splitlines()
-        return lines[-1] if lines else f"{error.cmd[0]} ended with {error.returncode}"
-    return str(getattr(error, "reason", error)) or type(error).__name__
+        text = lines[-1] if lines else f"{error.cmd[0]} ended with {error.returncode}"
+    elif isinstance(error, urllib.error.HTTPError):  # its reason alone has no number, and may be empty
+        text = str(error)
+    else:
+        text = str(getattr(error, "reason", error))
+    text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return text[:LONGEST_REASON] or type(error).__name__
 
 
 def _download(folder, names):
     """Download the archives of the named splits; return their folder."""
+    opener = urllib.request.build_opener(_RedirectsToHTTPS)
     for name, size, _ in (file for split in names for file in FILES[split]):
         deadline = time.monotonic() + DOWNLOAD_SECONDS
-        with (
-            urllib.request.urlopen(f"{DOWNLOAD_URL}{name}.gz", timeout=SILENCE_SECONDS) as response,
-            open(folder / f"{name}.gz", "wb") as archive,
-        ):
-            while chunk := response.read1(1 << 16):
-                archive.write(chunk)
-                if archive.tell() > size:
-                    raise DataError(f"{name}.gz: sends more than it should")
-                if time.monotonic() > deadline:
-                    raise DataError(f"{name}.gz: not done after {DOWNLOAD_SECONDS} s")
+        try:
+            with (
+                opener.open(f"{DOWNLOAD_URL}{name}.gz", timeout=SILENCE_SECONDS) as response,
+                open(folder / f"{name}.gz", "wb") as archive,
+            ):
+                while chunk := response.read1(1 << 16):
+                    archive.write(chunk)
+                    if archive.tell() > size:
+                        raise DataError(f"{name}.gz: sends more than it should")
+                    if time.monotonic() > deadline:
+                        raise DataError(f"{name}.gz: not done after {DOWNLOAD_SECONDS} s")
+                if response.length:
+                    raise DataError(f"{name}.gz: cut off, {response.length:,} bytes before its end")
+        except ValueError as error:  # so urllib says that the address of a proxy or of a redirect is none
+            raise DataError(f"{name}.gz: no address that can be read ({error})") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise DataError(f"{name}.gz: {_reason(error)}") from error
     return folder
+
+
+class _RedirectsToHTTPS(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to https only; urllib's own goes on to plain http and ftp, where anybody may listen in."""
+
+    def redirect_request(self, request, response, code, message, headers, url):
+        response.close()  # or else its body would be read, which may have no end
+        if not url.startswith("https:"):
+            raise urllib.error.URLError(f"refused: redirects to {url}, which is not https")
+        return super().redirect_request(request, response, code, message, headers, url)
 
 
 def _unpack_package(folder, names):
