@@ -1,7 +1,8 @@
 """What every experiment shares. Here at the root: what every room of the package stands on."""
 
+import glob
 import os
-import tempfile
+import platform
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,29 +18,33 @@ def require_writable(path):
     Raises:
         LabError: it cannot.
     """
-    folder = Path(path).parent
+    path = Path(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise LabError(f"{path} is a folder; name a file")
+        partial = _partial(path)  # longer than the name itself; it may be too long
+        partial.touch(exist_ok=False)
+        partial.unlink()
     except OSError as error:
-        raise _unwritable(folder, error) from error
-    if Path(path).is_dir():
-        raise LabError(f"{path} is a folder; name a file")
+        raise _unwritable(path, error) from error
 
 
 @contextmanager
 def replacing(path):
     """Write a file as a whole or not at all: yield a path beside `path`, rename it to `path` when the block ends well.
 
-    The temporary name keeps the suffix, because Keras and Matplotlib choose the format by it.
+    The temporary name keeps the suffix, because Keras and Matplotlib choose the format by it, and tells whose it is, so
+    that the next writer can remove what one that was killed in the middle has left.
 
     Raises:
         LabError: the file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         yield partial
         os.replace(partial, path)
     except OSError as error:
@@ -47,6 +52,23 @@ def replacing(path):
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def _partial(path):
+    return path.with_name(f".{path.stem}-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:4]}{path.suffix}")
+
+
+def _sweep(path):
+    """Remove unfinished versions of a file by processes of this machine that are no more."""
+    if os.name != "posix":  # elsewhere there is no harmless signal
+        return
+    for partial in path.parent.glob(f".{glob.escape(f'{path.stem}-{platform.node()}')}-*-????{path.suffix}"):
+        try:
+            os.kill(int(partial.stem.split("-")[-2]), 0)
+        except ProcessLookupError:
+            partial.unlink(missing_ok=True)
+        except (OSError, ValueError):  # somebody else's, alive; or no name of ours
+            continue
 
 
 def _unwritable(path, error):

@@ -48,7 +48,7 @@ def fuse_adam(optimizer):
     return optimizer
 
 
-def fit(model, images, labels, batch_size, **settings):
+def fit(model, images, labels, batch_size, seeds, **settings):
     """Train a compiled model by Keras' `fit`, in a new order of the images each epoch.
 
     Args:
@@ -56,12 +56,12 @@ def fit(model, images, labels, batch_size, **settings):
         images: uint8 (n, 28, 28); a TensorFlow tensor spares a copy for each call
         labels: integers (n,)
         batch_size: images per step; the last step of an epoch takes what is left
+        seeds: keras.random.SeedGenerator of the orders
         settings: what `fit` takes beside the data
 
     Returns:
         Keras' History
     """
-    seeds = keras.random.SeedGenerator()  # itself seeded by `keras.utils.set_random_seed`
     indices = _batched_indices(len(images), batch_size, lambda order: keras.random.shuffle(order, seed=seeds))
     model.train_function = _multi_step(model, model.train_step, images, labels, indices)
     with _fast_gradients(model):
@@ -144,5 +144,6 @@ def _batched_indices(n, batch_size, arrange):
         return full.concatenate(tf.data.Dataset.from_tensors(order[None, whole:])) if n > whole else full
 
     calls = -(-(n // batch_size) // STEPS_PER_CALL) + (n > whole)
-    epoch = tf.data.Dataset.range(1).map(lambda _: arrange(tf.range(n))).flat_map(rows)
+    plain = tf.autograph.experimental.do_not_convert  # whose work takes a file in the temporary folder
+    epoch = tf.data.Dataset.range(1).map(plain(lambda _: arrange(tf.range(n)))).flat_map(plain(rows))
     return epoch.apply(tf.data.experimental.assert_cardinality(calls))

@@ -4,12 +4,15 @@ The steps are those of section 2 of arXiv 1708.07747, where the input was a 51 x
 that are close to the corner's colour, subsample to 28 pixels along the longer side, sharpen, centre, negate, make grey.
 """
 
+import os
 import warnings
 
 import numpy as np
 
 from lab import LabError
 
+# no others that Pillow knows: one of them is a programming language (EPS), and most are read by few
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SIDE = 28
 THUMBNAIL = 73  # the longer side of the pictures that Fashion-MNIST was made from
 CLOSE = 0.05 * 255 * 3**0.5  # "within 5% of the maximum possible intensity in RGB space"
@@ -38,7 +41,7 @@ def read_photo(path):
 
 
 def open_photo(path):
-    """Open any picture that Pillow reads: its first frame, upright, on white where it is transparent.
+    """Open a picture of one of the usual formats: its first frame, upright, on white where it is transparent.
 
     Returns:
         PIL.Image in mode RGB, its longer side at most 1024 pixels
@@ -48,17 +51,19 @@ def open_photo(path):
     """
     from PIL import Image, ImageOps
 
+    if not os.path.isfile(path):  # a FIFO would be waited for
+        raise LabError(f"{path}: {'no file' if os.path.exists(path) else 'no such file'}")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of a bomb from 89 megapixels on and refuses twice as much; cameras have come close
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as photo:
+            # Pillow warns of a bomb from 89 megapixels on and refuses twice as much; cameras have come close. It also
+            # warns of damage beside the picture itself
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as photo:
                 photo.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded small to begin with
                 photo.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
                 photo = ImageOps.exif_transpose(photo)
-    except FileNotFoundError as error:
-        raise LabError(f"{path}: no such file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
+        # what Pillow says of damage; RuntimeError is AVIF's
         raise LabError(f"{path}: no picture that can be read ({error})") from error
     if photo.mode.startswith(("I", "F")):  # 16 bits a pixel, which Pillow's own conversion would clip at 255
         levels = np.nan_to_num(np.asarray(photo, np.float32))

@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from lab import LabError
+from lab.backup import Backup
 from lab.data import digests
 
 EVALUATION_BATCH = 100
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision: what Keras calls it
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def start_tensorflow(threads=None):
     Since TensorFlow 2.19, TF_CPP_MIN_LOG_LEVEL no longer silences what is logged before its logger is set up
     (https://github.com/tensorflow/tensorflow/issues/100442), so that standard error goes nowhere meanwhile.
     """
+    _share_one_heap_where_memory_is_limited()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     with _standard_error_silenced(), _hidden("jax", "matplotlib", "pandas", "sklearn"):
@@ -65,6 +69,16 @@ def start_tensorflow(threads=None):
     # whatever the user's own keras.json says
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
+
+
+def _share_one_heap_where_memory_is_limited():
+    """Under `ulimit -v`, let threads share one heap: of its own, each would reserve up to 128 MiB of addresses."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):  # not Linux, or not its usual C library
+        import ctypes
+        import resource
+
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+            ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX, https://man7.org/linux/man-pages/man3/mallopt.3.html
 
 
 @contextlib.contextmanager
@@ -94,7 +108,7 @@ def _standard_error_silenced():
         os.close(nowhere)
 
 
-def train(build_model, recipe, seed, train_split, test_split, threads=None):
+def train(build_model, recipe, seed, train_split, test_split, threads=None, backup_path=None, resume=False):
     """Build a model, train it, and evaluate the finished model once on the images of both splits.
 
     Args:
@@ -103,6 +117,8 @@ def train(build_model, recipe, seed, train_split, test_split, threads=None):
         seed: int in [0, 2**32), for the initial weights, the order of the images, and dropout.
         train_split, test_split: lab.data.Split
         threads: as `start_tensorflow`
+        backup_path: of a .npz file that keeps the state after each epoch; the caller removes it
+        resume: whether to go on from that file, if it is of this very training
 
     Returns:
         model, record: the trained Keras model, and a dict of JSON types with all that is known of the run.
@@ -126,24 +142,33 @@ def train(build_model, recipe, seed, train_split, test_split, threads=None):
     train_images, train_labels = (tf.constant(part[: recipe.train_images]) for part in train_split[:2])
     test_images, test_labels = (tf.constant(part[: recipe.test_images]) for part in test_split[:2])
     on_terminal = sys.stdout.isatty()
-    seconds_per_epoch = []
-    history = fast.fit(
+    shuffle_seeds = keras.random.SeedGenerator()  # itself seeded by `keras.utils.set_random_seed`
+    model.optimizer.build(model.trainable_variables)
+    backup = None
+    if backup_path:
+        variables = [*model.variables, *model.optimizer.variables, shuffle_seeds.state]
+        backup = Backup(backup_path, {**identity(model, recipe, seed), **versions()}, variables)
+    history = (resume and backup and backup.restore()) or {"accuracy": [], "loss": [], "seconds": []}
+    if history["seconds"]:
+        logger.info("resumed: after epoch %d of %d", len(history["seconds"]), recipe.epochs)
+    fast.fit(
         model,
         train_images,
         train_labels,
         recipe.batch_size,
+        shuffle_seeds,
+        initial_epoch=len(history["seconds"]),
         epochs=recipe.epochs,
         verbose=1 if on_terminal else 0,
-        callbacks=[_watch(seconds_per_epoch, recipe, print_lines=not on_terminal)],
-    ).history
-    history = {name: [float(value) for value in values] for name, values in history.items()}
+        callbacks=[_watch(history, recipe, backup, print_lines=not on_terminal)],
+    )
     test = fast.evaluate(model, test_images, test_labels, EVALUATION_BATCH)
     train = fast.evaluate(model, train_images, train_labels, EVALUATION_BATCH)
     record = {
         **identity(model, recipe, seed),
         "parameters": model.count_params(),
         "weights_sha256": weights_digest(model),
-        "history": {**history, "seconds": seconds_per_epoch},
+        "history": history,
         "test": {**test, "n": len(test_labels)},
         "train": {**train, "n": len(train_labels)},
         "seconds": time.perf_counter() - started,
@@ -167,9 +192,9 @@ def build(build_model, recipe, seed):
     return model
 
 
-def _watch(seconds_per_epoch, recipe, print_lines):
-    """Return a callback that appends each epoch's seconds to the list, prints a line for it where asked to, and raises
-    a LabError as soon as the loss is no longer a number.
+def _watch(history, recipe, backup, print_lines):
+    """Return a callback that appends each epoch's accuracy, loss and seconds to the history, backs the training up,
+    prints a line where asked to, and raises a LabError as soon as the loss is no longer a number.
     """
     import keras
 
@@ -180,16 +205,20 @@ def _watch(seconds_per_epoch, recipe, print_lines):
         def on_train_batch_end(self, batch, logs=None):
             if not np.isfinite(logs["loss"]):
                 raise LabError(
-                    f"training diverged: the loss is {logs['loss']} in epoch {len(seconds_per_epoch) + 1}; try a "
+                    f"training diverged: the loss is {logs['loss']} in epoch {len(history['seconds']) + 1}; try a "
                     f"smaller --learning-rate than {recipe.learning_rate:g}"
                 )
 
         def on_epoch_end(self, epoch, logs=None):
-            seconds_per_epoch.append(time.perf_counter() - self.started)
+            now = {**logs, "seconds": time.perf_counter() - self.started}
+            for name, values in history.items():
+                values.append(float(now[name]))
+            if backup:
+                backup.save(history)
             if print_lines:
                 print(
-                    f"epoch {epoch + 1}/{recipe.epochs}: accuracy {logs['accuracy']:.4f}, loss {logs['loss']:.4f}, "
-                    f"{seconds_per_epoch[-1]:.2f} s",
+                    f"epoch {epoch + 1}/{recipe.epochs}: accuracy {now['accuracy']:.4f}, loss {now['loss']:.4f}, "
+                    f"{now['seconds']:.2f} s",
                     flush=True,
                 )
 

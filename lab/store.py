@@ -6,6 +6,7 @@ so that a pair from two different runs (a kill between the two writes, two progr
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,17 @@ import numpy as np
 from lab import LabError, replacing, require_writable
 from lab.data import load_splits, scale
 from lab.recipe import build, identity, start_tensorflow, train, weights_digest
+from lab.strangers import refuse_bombs_and_code
 
-PREDICTION_BATCH = 1000
+PREDICTION_BATCH = 250
 
 logger = logging.getLogger(__name__)
 
 
-def trained(build_model, path, recipe, seed, data_dir=None, threads=None):
+def trained(build_model, path, recipe, seed, data_dir=None, threads=None, resume=False):
     """Train a model by the recipe and save it at `path`, with its record beside it.
+
+    After each epoch the training's state is beside it as well; `resume` goes on from what an interrupted one has left.
 
     Returns:
         model, record: as `lab.recipe.train`
@@ -29,17 +33,21 @@ def trained(build_model, path, recipe, seed, data_dir=None, threads=None):
         LabError: no data, no place to write to, or a training that diverges.
     """
     require_writable(path)
-    model, record = train(build_model, recipe, seed, *load_splits(data_dir=data_dir), threads)
+    backup_path = Path(path).with_suffix(".backup.npz")
+    splits = load_splits(data_dir=data_dir)
+    model, record = train(build_model, recipe, seed, *splits, threads, backup_path, resume)
     with replacing(path) as partial:
         model.save(partial)
     with replacing(record_path(path)) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    backup_path.unlink(missing_ok=True)
     logger.info("saved: %s", path)
     return model, record
 
 
 def saved_or_trained(build_model, path, recipe, seed, data_dir=None, threads=None):
-    """Return the model saved at `path` if it comes from this very run; otherwise train it and save it there.
+    """Return the model saved at `path` if it comes from this very run; otherwise train it and save it there, going on
+    after the last finished epoch where this very training was interrupted.
 
     Returns and raises: as `trained`
     """
@@ -48,7 +56,7 @@ def saved_or_trained(build_model, path, recipe, seed, data_dir=None, threads=Non
         model, record = _load_saved(path, identity(build(build_model, recipe, seed), recipe, seed))
     except _NotReusable as reason:
         logger.info("training anew: %s", reason)
-        return trained(build_model, path, recipe, seed, data_dir, threads)
+        return trained(build_model, path, recipe, seed, data_dir, threads, resume=True)
     logger.info("reused: %s", path)
     return model, record
 
@@ -63,7 +71,7 @@ def record_path(path):
 
 
 def _load_saved(path, wanted):
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise _NotReusable(f"no {path}")
     try:
         record = json.loads(record_path(path).read_text(encoding="utf-8"))
@@ -89,17 +97,19 @@ def load_model(path):
         Keras model, of input (28, 28) or (28, 28, 1) and of ten outputs, not compiled.
 
     Raises:
-        LabError: no such file, none that Keras' safe mode loads, or other shapes.
+        LabError: no such file, none that Keras' safe mode loads, a bomb, functions from elsewhere, or other shapes.
     """
     start_tensorflow()
     import keras
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # a folder, a FIFO and a name that is too long are none either
         raise LabError(f"{path}: no such model file")
     try:
+        refuse_bombs_and_code(path)
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever its readers of zip, JSON, HDF5 and layers happen to raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # what went wrong is behind what Keras has to say of each thing that it is part of
+        reason = " ".join(str(error).rpartition("Exception encountered: ")[2].split()) or type(error).__name__
         raise LabError(f"{path}: no Keras model that can be loaded safely ({reason[:200]})") from error
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if shapes[0] not in ((None, 28, 28), (None, 28, 28, 1)) or shapes[1] != (None, 10):

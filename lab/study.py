@@ -153,7 +153,7 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, anew
     for key in plan:
         task = _task(script, key, variants[key.variant], data_dir)
         path = _path(folder, task)
-        if path.exists() and not anew:
+        if os.path.exists(path) and not anew:
             try:
                 runs[key] = Run.from_file(path)
                 continue
@@ -316,7 +316,7 @@ def _cluster_executor(address):
         from distributed import Client
     except ImportError as error:
         raise LabError("--cluster needs Dask; pip install -r requirements-cluster.txt") from error
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises anyway
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:

@@ -5,8 +5,10 @@ A test that injects a fault is marked `fault(group, what)`; tests of one fault a
 """
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -30,6 +32,27 @@ def run_script(name, *arguments, cwd=ROOT, **environment):
         text=True,
         timeout=600,
     )
+
+
+def start(command, *arguments, **environment):
+    """Start Python with arguments, as a user's shell would in the foreground; return the running process."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, (command, *arguments))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
+    )
+
+
+def wait_until(condition, seconds=120):
+    """Wait until the condition, a function, returns something true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.05)
 
 
 def run_measured(statements):

@@ -56,7 +56,7 @@ def test_fit_and_evaluate_are_those_of_keras(script, splits, monkeypatch):
     images, labels = splits[0].images[:1_010], splits[0].labels[:1_010]
     ours, plain = (compiled(script, keras.optimizers.Adam()) for _ in range(2))
     monkeypatch.setattr(keras.random, "shuffle", lambda order, seed: order)
-    history = fast.fit(ours, images, labels, 32, epochs=2, verbose=0).history
+    history = fast.fit(ours, images, labels, 32, keras.random.SeedGenerator(), epochs=2, verbose=0).history
     pixels = scale(images).reshape(-1, *plain.input_shape[1:])
     expected = plain.fit(pixels, labels, batch_size=32, epochs=2, shuffle=False, verbose=0).history
     for name in ("loss", "accuracy"):
@@ -83,7 +83,7 @@ def test_every_image_is_seen_once_an_epoch(n, splits, monkeypatch):
 def test_a_model_trained_by_us_is_an_ordinary_keras_model(splits, tmp_path):
     images, labels = splits[0].images[:200], splits[0].labels[:200]
     model = compiled(deep_learning, fast.fuse_adam(keras.optimizers.Adam()))
-    fast.fit(model, images, labels, 32, epochs=1, verbose=0)
+    fast.fit(model, images, labels, 32, keras.random.SeedGenerator(0), epochs=1, verbose=0)
     model.layers[2].rate = 0.0  # a loaded model draws its dropout anew
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from conftest import ROOT, run_script
 from PIL import Image
@@ -191,6 +192,7 @@ WRONG_USAGE = {
 }  # fmt: skip
 
 
+@pytest.mark.fault("flags", "wrong values at the command line: exit 2 and the flag's name")
 @pytest.mark.parametrize(("name", "arguments"), [(name, each) for name, all_ in WRONG_USAGE.items() for each in all_])
 def test_wrong_usage_names_the_flag(name, arguments):
     process = run_script(name, *arguments)
@@ -199,6 +201,7 @@ def test_wrong_usage_names_the_flag(name, arguments):
     assert not process.stdout
 
 
+@pytest.mark.fault("data", "given folder without the data")
 def test_a_given_folder_without_the_data_is_one_line(tmp_path):
     process = run_script("deep_learning.py", "--smoke", "--data-dir", tmp_path, "--output-dir", tmp_path / "out")
     assert process.returncode == 1
@@ -210,6 +213,7 @@ def test_a_given_folder_without_the_data_is_one_line(tmp_path):
     assert "Traceback" in debug.stderr
 
 
+@pytest.mark.fault("processes", "unknown error: its type, and with --debug its traceback")
 def test_an_unknown_error_shows_its_type(tmp_path):
     process = run_script("deep_learning.py", "--smoke", "--output-dir", tmp_path, PYTHONPATH=str(tmp_path / "broken"))
     assert process.returncode == 0
@@ -218,8 +222,13 @@ def test_an_unknown_error_shows_its_type(tmp_path):
     process = run_script("deep_learning.py", "--smoke", "--output-dir", tmp_path, PYTHONPATH=str(tmp_path / "broken"))
     assert process.returncode == 1
     assert process.stderr.splitlines()[-1] == "error: RuntimeError: broken on purpose (--debug shows where)"
+    process = run_script(
+        "deep_learning.py", "--smoke", "--debug", "--output-dir", tmp_path, PYTHONPATH=str(tmp_path / "broken")
+    )
+    assert "Traceback" in process.stderr
 
 
+@pytest.mark.fault("processes", "SIGINT, SIGTERM or SIGKILL in the training: its backup is whole")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_training_leaves_nothing_half_done(tmp_path, number, code):
     process = subprocess.Popen(
@@ -238,9 +247,12 @@ def test_a_stopped_training_leaves_nothing_half_done(tmp_path, number, code):
         process.kill()
     assert process.returncode == code
     assert "Traceback" not in stderr
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    (backup,) = (path for path in tmp_path.rglob("[!.]*") if path.is_file())
+    assert backup.name == "fashion.backup.npz"
+    assert len(json.loads(str(np.load(backup)["progress"]))["seconds"]) >= 1
 
 
+@pytest.mark.fault("processes", "standard output closed early (head -1) or from the start")
 def test_output_that_nobody_reads_to_the_end_is_no_traceback(tmp_path):
     command = f"{sys.executable} {ROOT / 'deep_learning.py'} --smoke --epochs 3 --output-dir {tmp_path} | head -1; "
     process = subprocess.run(
@@ -251,6 +263,7 @@ def test_output_that_nobody_reads_to_the_end_is_no_traceback(tmp_path):
     assert [line.split(":")[0] for line in process.stderr.splitlines()] == ["data"]
 
 
+@pytest.mark.fault("processes", "standard output closed early (head -1) or from the start")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_output_is_no_traceback(tmp_path, closed):
     command = f"{sys.executable} {ROOT / 'deep_learning.py'} --smoke --output-dir {tmp_path} {closed}"
@@ -260,6 +273,7 @@ def test_closed_output_is_no_traceback(tmp_path, closed):
     assert (tmp_path / "smoke" / "fashion.keras").is_file()
 
 
+@pytest.mark.fault("disk", "picture's place cannot be written, said before the training")
 def test_a_picture_that_cannot_be_written_is_known_before_the_training(tmp_path):
     (tmp_path / "file").touch()
     for name in PICTURES:
@@ -291,6 +305,7 @@ def test_experiment_5_does_not_pass_over_a_bad_folder(smoke_saves):
     assert (process.returncode, process.stdout) == (1, "")
 
 
+@pytest.mark.fault("training", "learning rate that diverges: said, nothing saved")
 def test_a_training_that_diverges_saves_nothing(tmp_path):
     process = run_script("deep_learning.py", "--smoke", "--learning-rate", "1e30", "--output-dir", tmp_path)
     assert process.returncode == 1

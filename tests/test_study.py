@@ -1,16 +1,14 @@
 """Studies at --smoke size: real processes, real kills, a real Dask cluster on this machine."""
 
-import os
+import contextlib
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_script
+from conftest import run_script, start, wait_until
 
 from lab import LabError, study
 from lab.recipe import SMOKE, Recipe
@@ -24,30 +22,11 @@ def files(folder):
     return {path: path.stat().st_mtime_ns for path in sorted((folder / "smoke" / "convolution_gain").glob("*.npz"))}
 
 
-def start(command, *arguments, **environment):
-    return subprocess.Popen(
-        [sys.executable, *map(str, (command, *arguments))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
-    )
-
-
 def read(path):
     try:
         return path.read_bytes()
     except OSError:  # the process has ended
         return b""
-
-
-def wait_until(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing came of it"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +73,7 @@ def test_a_finished_study_is_not_done_again(undisturbed):
     assert files(folder) == before
 
 
+@pytest.mark.fault("study", "killed in mid-run: the same table, finished runs not repeated")
 def test_killed_in_mid_run_it_goes_on_to_the_same_table(undisturbed, tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -114,6 +94,7 @@ def test_killed_in_mid_run_it_goes_on_to_the_same_table(undisturbed, tmp_path):
     assert not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.fault("study", "interrupted: said, its runs stopped")
 def test_interrupted_it_says_so_and_stops_its_runs(tmp_path):
     process = start(*STUDY, "--output-dir", tmp_path)
     wait_until(lambda: process.stderr.readline().startswith("data: "))
@@ -124,6 +105,7 @@ def test_interrupted_it_says_so_and_stops_its_runs(tmp_path):
     assert complaints.splitlines()[-1] == "interrupted"
 
 
+@pytest.mark.fault("study", "damaged record: named and done anew")
 def test_a_damaged_run_is_named_and_done_anew(undisturbed, tmp_path):
     arguments = ("convolution_gain.py", "--smoke", "--seeds", 1, "--variants", "dense", "--output-dir", tmp_path)
     run_script(*arguments)
@@ -136,6 +118,7 @@ def test_a_damaged_run_is_named_and_done_anew(undisturbed, tmp_path):
     assert process.returncode == 0
 
 
+@pytest.mark.fault("study", "runs of another recipe, library or code: not mixed in")
 def test_runs_of_another_recipe_are_left_out_and_said_so(undisturbed, tmp_path):
     for path in files(undisturbed[0]):
         copy = tmp_path / "smoke" / "convolution_gain" / path.name
@@ -158,6 +141,7 @@ def test_published_runs_are_of_seeds_that_all_variants_have(undisturbed, tmp_pat
         study.published([study.Key("wide", 0, SMOKE)], tmp_path)
 
 
+@pytest.mark.fault("study", "runs of another recipe, library or code: not mixed in")
 def test_published_runs_of_one_kind_are_not_counted_twice(undisturbed, tmp_path):
     for path in files(undisturbed[0]):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -198,6 +182,7 @@ def test_what_decides_a_run_decides_its_file():
     assert len(set(paths)) == 24
 
 
+@pytest.mark.fault("study", "runs of another recipe, library or code: not mixed in")
 def test_another_version_of_the_code_or_of_a_library_is_refused():
     with pytest.raises(LabError, match="another version of this project's code"):
         study.perform(task(source_sha256="0" * 64))
@@ -211,6 +196,7 @@ def test_a_run_that_fails_unforeseen_shows_its_traceback():
         study.perform({"seed": 0})
 
 
+@pytest.mark.fault("study", "run whose process is killed: tried again")
 def test_a_lost_run_is_tried_again(tmp_path, monkeypatch, caplog):
     lost = []
 
@@ -228,6 +214,7 @@ def test_a_lost_run_is_tried_again(tmp_path, monkeypatch, caplog):
     assert "lost, tried again: dense, seed 3 (signal 9)" in caplog.text
 
 
+@pytest.mark.fault("study", "no scheduler")
 def test_no_scheduler_is_said_in_one_line(tmp_path):
     process = run_script(*STUDY[:-2], "--cluster", "tcp://127.0.0.1:9", "--output-dir", tmp_path)
     assert process.returncode == 1
@@ -236,50 +223,51 @@ def test_no_scheduler_is_said_in_one_line(tmp_path):
     assert "Traceback" not in process.stderr
 
 
-def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed, tmp_path):
-    address_file = tmp_path / "scheduler.json"
-    scheduler = start(
-        "-m",
-        "distributed.cli.dask_scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        0,
-        "--no-dashboard",
-        "--scheduler-file",
-        address_file,
-    )
-    processes = [scheduler]
+@contextlib.contextmanager
+def cluster(folder, workers):
+    """Start a Dask scheduler and workers on this machine; yield its address and their processes, scheduler first."""
+    address_file = folder / "scheduler.json"
+    scheduler = ("-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", 0, "--no-dashboard")
+    processes = [start(*scheduler, "--scheduler-file", address_file)]
     try:
         wait_until(address_file.exists)
         time.sleep(0.5)
         address = re.search(r"tcp://127\.0\.0\.1:\d+", address_file.read_text()).group()
-        workers = [
-            start(
-                "-m",
-                "distributed.cli.dask_worker",
-                address,
-                "--nthreads",
-                1,
-                "--no-nanny",
-                "--no-dashboard",
-                "--local-directory",
-                tmp_path / f"worker{n}",
-            )
-            for n in range(2)
-        ]
-        processes += workers
-        client = start(*STUDY[:-2], "--cluster", address, "--output-dir", tmp_path / "out")
-        processes.append(client)
-        wait_until(lambda: files(tmp_path / "out"))
-        workers[0].kill()
-        printed, complaints = client.communicate(timeout=300)
-        assert client.returncode == 0, complaints
+        worker = ("-m", "distributed.cli.dask_worker", address, "--nthreads", 1, "--no-nanny", "--no-dashboard")
+        processes += [start(*worker, "--local-directory", folder / f"worker{n}") for n in range(workers)]
+        yield address, processes
     finally:
         for process in processes:
             process.kill()
             process.communicate()
+
+
+@pytest.mark.fault("study", "cluster that loses a worker: the same table")
+def test_a_cluster_that_loses_a_worker_gives_the_same_table(undisturbed, tmp_path):
+    with cluster(tmp_path, workers=2) as (address, processes):
+        client = start(*STUDY[:-2], "--cluster", address, "--output-dir", tmp_path / "out")
+        processes.append(client)
+        wait_until(lambda: files(tmp_path / "out"))
+        processes[1].kill()
+        printed, complaints = client.communicate(timeout=300)
+    assert client.returncode == 0, complaints
     assert printed.replace(str(tmp_path / "out"), "") == undisturbed[1].stdout.replace(str(undisturbed[0]), "")
+
+
+@pytest.mark.fault("study", "cluster that loses its scheduler: said, the finished runs kept")
+def test_a_cluster_that_loses_its_scheduler_is_said(tmp_path):
+    with cluster(tmp_path, workers=1) as (address, processes):
+        client = start(*STUDY[:-2], "--cluster", address, "--output-dir", tmp_path / "out")
+        processes.append(client)
+        wait_until(lambda: files(tmp_path / "out"))
+        processes[0].kill()
+        _, complaints = client.communicate(timeout=300)
+    assert client.returncode == 1
+    assert complaints.splitlines()[-1] == (
+        "error: the cluster is lost; the finished runs are kept, start again for the rest"
+    )
+    assert "Traceback" not in complaints
+    assert files(tmp_path / "out")
 
 
 def test_shuffled_pixels_are_the_same_pixels_in_one_order():
