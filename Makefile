@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate
 
-.PHONY: all test lint figures study bench clean
+.PHONY: all test lint figures study soak bench lock clean
 
 all: .venv/installed
 	$(BIN)/python deep_learning.py
@@ -28,22 +29,32 @@ figures: .venv/installed
 study: .venv/installed
 	MPLBACKEND=Agg $(BIN)/python convolution_gain.py --output-dir results --save saves/convolution_gain.png
 
+# the long form of the fault tests, and their table
+soak: .venv/installed-dev
+	$(BIN)/python -m pytest -m fault --soak --faults results/faults.md
+
 # a set-up of its own: the contestants' packages are large, and Keras is slower to start where it finds them
 bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/run.py
 
-clean:
-	rm -rf .venv .venv-bench saves .pytest_cache .ruff_cache __pycache__ */__pycache__
+# the exact versions of everything, for all Pythons and platforms, from those that requirements*.txt name
+lock: .venv/installed
+	$(PIP) uv==0.13.9
+	$(LOCK) requirements.txt -o requirements.lock
+	$(LOCK) requirements-dev.txt -o requirements-dev.lock
 
-.venv/installed: requirements.txt
+clean:
+	rm -rf .venv .venv-bench saves .hypothesis .pytest_cache .ruff_cache __pycache__ */__pycache__
+
+.venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "error: TensorFlow 2.21 needs Python 3.10 to 3.13; choose one with: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PIP) -r requirements.txt
+	$(PIP) --require-hashes -r requirements.lock
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
-	$(PIP) -r requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.lock
+	$(PIP) --require-hashes -r requirements-dev.lock
 	touch $@
 
 .venv-bench/installed: requirements-bench.txt requirements.txt
