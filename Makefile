@@ -25,7 +25,7 @@ figures: .venv/installed
 	MPLBACKEND=Agg $(BIN)/python convolution_gain.py --from-results --save figures/convolution_gain.png > saves/gain.txt
 	sed '/^picture: /d' saves/gain.txt > results/convolution_gain.md
 
-# the published runs of experiment 5: about an hour on two cores; what is there already is not done again
+# the published runs of experiment 5: an hour and a half on two cores; what is there already is not done again
 study: .venv/installed
 	MPLBACKEND=Agg $(BIN)/python convolution_gain.py --output-dir results --save saves/convolution_gain.png
 

@@ -93,9 +93,7 @@ def study_parser(description, variants, seeds):
     flags.add_argument(
         "--variants", nargs="+", choices=variants, default=list(variants), metavar="NAME", help=", ".join(variants)
     )
-    flags.add_argument(
-        "--jobs", type=whole_number(1), metavar="N", help="runs at once; default one for every two cores"
-    )
+    flags.add_argument("--jobs", type=whole_number(1), metavar="N", help="runs at once; default one for every core")
     flags.add_argument("--cluster", type=address, metavar="tcp://HOST:PORT", help="a Dask scheduler, instead of --jobs")
     flags.add_argument("--from-results", action="store_true", help="no runs: the published ones, in results/")
     return flags

@@ -1,4 +1,4 @@
-"""Many runs of one experiment, each a process of its own on two cores: here or on a Dask cluster, none done twice.
+"""Many runs of one experiment, each a process of its own with two threads: here or on a Dask cluster, none done twice.
 
 A run is a variant of the experiment, a seed and a recipe. Finished, it is one file, written at once and whole; started
 again, a study does only what is missing. The file's name holds the digest of all that decides the run, so that runs of
@@ -37,8 +37,7 @@ from lab.recipe import Recipe, train, versions
 from lab.store import predict
 
 ROOT = Path(__file__).resolve().parent.parent
-# of a run: one thread takes a third longer, and two such runs at once take as long as one after the other
-THREADS = 2
+THREADS = 2  # of a run; with one, two runs at once take as long as one after the other
 ATTEMPTS = 3  # of a run whose process or worker is lost
 FORESEEN = 3  # exit code of a run that ends with a LabError; a traceback's is 1
 
@@ -125,9 +124,8 @@ class Run:
 
 
 def default_jobs():
-    """Return how many runs the cores that this process may use are enough for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, cores // THREADS)
+    """Return how many cores this process may use: so many runs at once, which wait for memory by turns."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, anew=False):
@@ -138,7 +136,7 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, anew
         plan: a Key for each run
         folder: where the runs are kept, a file each
         data_dir: as `lab.data.load_splits`
-        jobs: processes at once on this machine, by default one for every two cores
+        jobs: processes at once on this machine, by default one for every core
         cluster: address of a Dask scheduler, instead of this machine
         anew: do all of them, whatever the folder has
 
@@ -316,7 +314,8 @@ def _cluster_executor(address):
         from distributed import Client
     except ImportError as error:
         raise LabError("--cluster needs Dask; pip install -r requirements-cluster.txt") from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises anyway
+    for name in ("distributed", "distributed.client"):  # they log tracebacks of what they raise anyway
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:

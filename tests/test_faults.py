@@ -148,7 +148,7 @@ def test_many_at_once_share_cache_and_saves(tmp_path, soak, count_cases):
         printed, complaints = process.communicate(timeout=600)
         assert process.returncode == 0, complaints
         assert printed.splitlines()[-1].startswith("test accuracy")
-    assert_whole(tmp_path)
+    assert_whole(tmp_path / "smoke")
     assert not hidden_files(tmp_path)
     after = run_script("confusion_matrix.py", "--smoke", "--output-dir", tmp_path, **environment)
     assert "reused: " in after.stderr
