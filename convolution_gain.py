@@ -3,8 +3,8 @@
 On the test set 2.35 [1.88, 2.83], about half of it for neighbouring pixels and half for one more layer, nothing for the
 model's size; on the training set 5.88 [5.56, 6.20] (results/convolution_gain.md).
 
-Six variants under one recipe, ten seeds each, 60 runs: an hour and a half on two cores. Each run is kept as soon as it is
-done, so that the study can be stopped and started again at any time.
+Six variants under one recipe, ten seeds each, 60 runs: an hour and a half on two cores. Each run is kept as soon as it
+is done, so that the study can be stopped and started again at any time.
 
 python convolution_gain.py
 python convolution_gain.py --from-results    # the published runs: table, sentence and figures in seconds

@@ -17,7 +17,7 @@ from lab.data import CLASS_NAMES
 
 TRAINING = {"deep_learning.py": ("fashion", 101_770), "deep_learning_conv.py": ("fashion_conv", 2_770_634)}
 PICTURES = {"deep_learning_pred.py": "predictions.png", "confusion_matrix.py": "confusion_matrix.png"}
-SCRIPTS = [*TRAINING, *PICTURES, "convolution_gain.py"]
+SCRIPTS = [*TRAINING, *PICTURES, "convolution_gain.py", "sample_efficiency.py", "shift_robustness.py"]
 
 
 @pytest.mark.parametrize("name", TRAINING)

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from conftest import run_script
+
+import shift_robustness
+
+
+@pytest.fixture
+def images():
+    """Return two images of one bright pixel each, the first in the middle, the second at an edge."""
+    made = np.zeros((2, 28, 28), np.uint8)
+    made[0, 14, 14] = made[1, 0, 5] = 200
+    return made
+
+
+def test_a_shift_moves_every_pixel_so_far_in_eight_directions(images):
+    views = list(shift_robustness.shifted(images, 3))
+    found = {tuple(int(n) for n in np.argwhere(view[0])[0]) for view in views}
+    assert found == {(14 + down, 14 + right) for down in (-3, 0, 3) for right in (-3, 0, 3)} - {(14, 14)}
+    assert len(views) == 8
+    assert sorted(int(view[1].sum()) for view in views) == [0, 0, 0, *[200] * 5]  # three push it over the edge
+
+
+@pytest.mark.parametrize("change", shift_robustness.CHANGES)
+def test_every_change_gives_images_of_the_same_kind(change, splits):
+    function, _, strengths, neutral = shift_robustness.CHANGES[change]
+    images = splits[1].images[:20]
+    assert neutral in strengths
+    for strength in strengths:
+        if strength != neutral:
+            for view in function(images, strength):
+                assert view.shape == images.shape
+                assert view.dtype == np.uint8
+                assert not np.array_equal(view, images)
+
+
+def test_small_changes_change_little_and_large_ones_more(splits):
+    images = splits[1].images[:50]
+    for function, _, strengths, neutral in shift_robustness.CHANGES.values():
+        sizes = [
+            np.mean([np.abs(view.astype(int) - images).mean() for view in function(images, strength)])
+            for strength in sorted(strengths, key=lambda strength: abs(np.log(strength)) if neutral else strength)
+            if strength != neutral
+        ]
+        assert sizes[0] < sizes[-1]
+
+
+def test_left_and_right_and_centre(images):
+    left, right = shift_robustness.rotated(images[:1], 90)
+    assert (left[0, 13, 14], right[0, 14, 13]) == (200, 200)
+    (half,) = shift_robustness.scaled(np.full((1, 28, 28), 100, np.uint8), 0.5)
+    assert (half[0, 7:21, 7:21] == 100).all()
+    assert half.sum() == 100 * 14 * 14
+
+
+def test_the_experiment_at_smoke_size(tmp_path):
+    process = run_script("shift_robustness.py", "--smoke", "--seeds", 2, "--output-dir", tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "smoke" / "shift_robustness.png").is_file()
+    unchanged = [line for line in process.stdout.splitlines() if " 100.00 | " in line and " 100.00 |" in line[-20:]]
+    assert len(unchanged) == len(shift_robustness.CHANGES)
+    assert process.stdout.splitlines()[-1].startswith("A convolution without pooling is equivariant, not invariant")
