@@ -130,6 +130,7 @@ def plot(runs):
     ax.set(xscale="log", xlabel="training images", ylabel="test accuracy, %: mean and 95% interval over seeds")
     ax.set_xticks(sizes_of(runs), [f"{n:,}" for n in sizes_of(runs)])
     ax.minorticks_off()
+    figures.label_ends(ax)
     return figure
 
 

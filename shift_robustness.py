@@ -163,6 +163,9 @@ def plot(runs):
                 figures.curve(ax, strengths, percents(runs, name, change, what), name, style)
             if what == "consistency":
                 ax.set_xlabel(f"{change}, {unit}")
+    for ax in axes.flat:
+        ax.set_ylim(0, 104)  # a band of few seeds may leave what is possible
+        figures.label_ends(ax)
     axes[0, 0].set_ylabel("right, %")
     axes[1, 0].set_ylabel("same prediction as\nof the unchanged image, %")
     return figure

@@ -55,17 +55,28 @@ def save(figure, path):
 
 
 def curve(ax, x, values, label, style="-"):
-    """Draw on a Matplotlib axis the mean of each column over seeds with its 95% interval, and the label at its end.
+    """Draw on a Matplotlib axis the mean of each column over seeds with its 95% interval.
 
     Args: x numbers (n,), values (seeds, n); the band, Student's over seeds, is left out where there is one seed.
     """
     values = np.asarray(values)
-    mean = values.mean(axis=0)
-    (line,) = ax.plot(x, mean, style, marker="o", markersize=4)
+    (line,) = ax.plot(x, values.mean(axis=0), style, marker="o", markersize=4, label=label)
     if len(values) > 1:
         _, lows, highs = np.transpose([mean_interval(column) for column in values.T])
         ax.fill_between(x, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
-    ax.annotate(label, (x[-1], mean[-1]), (8, 0), textcoords="offset points", va="center", color=line.get_color())
+
+
+def label_ends(ax, points=11):
+    """Write each curve's label at its end, so many points apart at least; for an axis whose limits are final."""
+    bottom, top = ax.get_ylim()
+    gap = points * (top - bottom) / (ax.get_window_extent().height * 72 / ax.figure.dpi)
+    free = bottom
+    for line in sorted(ax.get_lines(), key=lambda line: line.get_ydata()[-1]):
+        height = max(free, line.get_ydata()[-1])
+        free = height + gap
+        color = line.get_color()
+        end = line.get_xdata()[-1], height
+        ax.annotate(line.get_label(), end, (8, 0), textcoords="offset points", va="center", color=color)
 
 
 def show():
