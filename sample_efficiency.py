@@ -51,13 +51,16 @@ def accuracies(runs, name):
 
 
 def variants_of(runs, name):
-    """Return the names of a model's variants that there are, in the order of their sizes."""
-    return [variant for variant in compare.variants_of(runs) if variant.rpartition("-")[0] == name]
+    """Return the names of a model's variants in the order of the sizes; none if the model has no runs."""
+    there = {variant.rpartition("-")[0] for variant in compare.variants_of(runs)}
+    return [f"{name}-{n}" for n in sizes_of(runs)] if name in there else []
 
 
 def sizes_of(runs):
-    """Return the numbers of training images that there are."""
-    return list(dict.fromkeys(int(variant.rpartition("-")[2]) for variant in compare.variants_of(runs)))
+    """Return the numbers of training images that all models there have run."""
+    there = compare.variants_of(runs)
+    names = {variant.rpartition("-")[0] for variant in there}
+    return [n for n in SIZES if all(f"{name}-{n}" in there for name in names)]
 
 
 def worth(sizes, ours, theirs):

@@ -7,13 +7,15 @@ python shift_robustness.py
 python shift_robustness.py --from-results    # the published runs: figure, table and sentence in seconds
 """
 
+from collections.abc import Callable
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
 import convolution_gain
 from lab import cli, compare, figures
-from lab.statistics import mean_interval
+from lab.statistics import bootstrap_intervals
 from lab.store import predict
 
 
@@ -73,83 +75,117 @@ def _bilinear():
     return Image.Resampling.BILINEAR
 
 
-# name: the function, what its strength is, the strengths, and which of them leaves the images as they are
+class Change(NamedTuple):
+    """A change of the test images: the function, its strengths, the one that changes nothing, and a moderate one."""
+
+    function: Callable
+    unit: str
+    strengths: tuple
+    neutral: float
+    moderate: float
+
+
 CHANGES = {
-    "shift": (shifted, "pixels", (0, 1, 2, 3, 4, 5, 6), 0),
-    "rotation": (rotated, "degrees", (0, 5, 10, 15, 20, 25, 30, 35, 40, 45), 0),
-    "scale": (scaled, "times as large", (0.5, 0.64, 0.79, 0.93, 1, 1.07, 1.21, 1.36, 1.5), 1),
-    "blur": (blurred, "pixels (SD)", (0, 0.5, 1, 1.5, 2, 3), 0),
-    "noise": (noisy, "grey levels (SD)", (0, 16, 32, 48, 64, 96, 128), 0),
-    "contrast": (contrasted, "times as much", (0.25, 0.5, 0.75, 1, 1.5, 2), 1),
+    "shift": Change(shifted, "pixels", (0, 1, 2, 3, 4, 5, 6), 0, 2),
+    "rotation": Change(rotated, "degrees", (0, 5, 10, 15, 20, 25, 30, 35, 40, 45), 0, 15),
+    "scale": Change(scaled, "times as large", (0.5, 0.64, 0.79, 0.93, 1, 1.07, 1.21, 1.36, 1.5), 1, 0.79),
+    "blur": Change(blurred, "pixels (SD)", (0, 0.5, 1, 1.5, 2, 3), 0, 1),
+    "noise": Change(noisy, "grey levels (SD)", (0, 16, 32, 48, 64, 96, 128), 0, 32),
+    "contrast": Change(contrasted, "times as much", (0.25, 0.5, 0.75, 1, 1.5, 2), 1, 0.5),
 }
 
 
 def measure_changes(model, record, train_split, test_split):
-    """Return for each change the accuracy and the consistency at each strength, means over directions, float (n,)."""
+    """Return for each change, at each of s strengths, how the model takes the n test images.
+
+    Returns: dict of `right`, of how many views of each image it is right, uint8 (s, n); `views`, how many there are,
+        one for each direction, uint8 (s,); `same`, the share of views of which it says what it says of the image itself
+    """
     images, labels = (part[: record["test"]["n"]] for part in test_split[:2])
     unchanged = predict(model, images).argmax(axis=1)
     arrays = {}
-    for name, (change, _, strengths, neutral) in CHANGES.items():
-        shares = []
-        for strength in strengths:
-            views = [images] if strength == neutral else change(images, strength)
-            said = [predict(model, view).argmax(axis=1) for view in views]
-            shares.append([np.mean([of_view == wanted for of_view in said]) for wanted in (labels, unchanged)])
-        arrays[f"{name} accuracy"], arrays[f"{name} consistency"] = np.transpose(shares)
+    for name, change in CHANGES.items():
+        right, views, same = [], [], []
+        for strength in change.strengths:
+            changed = [images] if strength == change.neutral else change.function(images, strength)
+            said = np.stack([predict(model, view).argmax(axis=1) for view in changed])
+            right.append((said == labels).sum(axis=0))
+            views.append(len(said))
+            same.append((said == unchanged).mean())
+        arrays |= {f"{name} right": np.uint8(right), f"{name} views": np.uint8(views), f"{name} same": np.array(same)}
     return arrays
 
 
-VARIANTS = {name: convolution_gain.VARIANTS[name]._replace(measure=measure_changes) for name in ("dense", "conv")}
+USES = (
+    *(change.function for change in CHANGES.values()),
+    _each,
+    _bilinear,
+    *(change[1:4] for change in CHANGES.values()),
+)
+VARIANTS = {
+    name: convolution_gain.VARIANTS[name]._replace(measure=measure_changes, uses=USES) for name in ("dense", "conv")
+}
 
 
-def percents(runs, variant, change, what):
-    """Return a variant's "accuracy" or "consistency" in percent, float (seeds, strengths)."""
-    return 100 * np.stack([run.arrays[f"{change} {what}"] for run in compare.of_variant(runs, variant)])
+def right_shares(runs, variant, change):
+    """Return of what share of its views a variant is right about each image, float (seeds, strengths, images)."""
+    each = [run.arrays for run in compare.of_variant(runs, variant)]
+    return np.stack([arrays[f"{change} right"] / np.float32(arrays[f"{change} views"][:, None]) for arrays in each])
+
+
+def accuracies(runs, variant, change):
+    """Return a variant's accuracies in percent, float (seeds, strengths)."""
+    return 100 * right_shares(runs, variant, change).mean(axis=2)
+
+
+def consistencies(runs, variant, change):
+    """Return how often a variant says what it says of the unchanged image, in percent, float (seeds, strengths)."""
+    return 100 * np.stack([run.arrays[f"{change} same"] for run in compare.of_variant(runs, variant)])
+
+
+def gains(runs, change):
+    """Return by how many points conv is ahead at each strength: (mean, low, high), paired by seed and by image."""
+    differences = right_shares(runs, "conv", change) - right_shares(runs, "dense", change)
+    return 100 * bootstrap_intervals(differences.transpose(1, 0, 2))
 
 
 def report(runs):
     """Return the table and the sentence, in Markdown."""
     names = compare.variants_of(runs)
-    both = len(names) == 2
-    rows = []
-    for change, (_, unit, strengths, _) in CHANGES.items():
-        by_name = {name: percents(runs, name, change, "accuracy") for name in names}
-        same = {name: percents(runs, name, change, "consistency").mean(axis=0) for name in names}
-        for column, strength in enumerate(strengths):
+    rows, told = [], []
+    for name, change in CHANGES.items():
+        columns = [*(accuracies(runs, variant, name).T for variant in names)]
+        same = [consistencies(runs, variant, name).mean(axis=0) for variant in names]
+        ahead = gains(runs, name) if len(names) == 2 else [None] * len(change.strengths)
+        for n, strength in enumerate(change.strengths):
             rows.append(
                 [
-                    f"{change}, {strength:g} {unit}",
-                    *(compare.mean_text(by_name[name][:, column]) for name in names),
-                    gain(by_name["conv"][:, column], by_name["dense"][:, column]) if both else "-",
-                    *(f"{same[name][column]:.2f}" for name in names),
+                    f"{name}, {strength:g} {change.unit}",
+                    *(compare.mean_text(column[n]) for column in columns),
+                    compare.signed(ahead[n]) if len(names) == 2 else "-",
+                    *(f"{shares[n]:.2f}" for shares in same),
                 ]
             )
+        told.append((name, change, ahead))
     header = [
         "test images",
         *(f"{name}, accuracy in %" for name in names),
         "conv - dense, points",
         *(f"{name}, same prediction in %" for name in names),
     ]
-    return compare.markdown(header, rows) + ("\n\n" + sentence(runs) if both else "")
+    table = compare.markdown(header, rows)
+    return table + "\n\n" + sentence(told) if len(names) == 2 else table
 
 
-def gain(ours, theirs):
-    """Return the mean difference of paired percentages with its 95% Student-t interval over seeds, in words."""
-    differences = ours - theirs
-    return compare.signed(mean_interval(differences)) if len(differences) > 1 else f"{differences[0]:+.2f}"
-
-
-def sentence(runs):
-    """Return the conclusion in one sentence."""
-    conv, dense = (percents(runs, name, "shift", "accuracy") for name in ("conv", "dense"))
-    strengths = CHANGES["shift"][2]
-    at = [strengths.index(distance) for distance in (0, 2, 4)]
-    texts = [
-        f"{gain(conv[:, column], dense[:, column])} points at {strengths[column]} pixels "
-        f"({conv[:, column].mean():.1f}% against {dense[:, column].mean():.1f}%)"
-        for column in at
+def sentence(told):
+    """Return the conclusion in one sentence. Args: (name, Change, gains) of each change"""
+    _, first, ahead = told[0]
+    parts = [
+        f"{compare.signed(gains[change.strengths.index(change.moderate)])} at {name} {change.moderate:g} {change.unit}"
+        for name, change, gains in told
     ]
-    return f"A convolution without pooling is equivariant, not invariant: its lead is {', '.join(texts)} of shift."
+    unchanged = compare.signed(ahead[first.strengths.index(first.neutral)])
+    return f"Conv is ahead of dense by {unchanged} points on the test images as they are, by {', '.join(parts)}."
 
 
 def plot(runs):
@@ -157,12 +193,11 @@ def plot(runs):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, len(CHANGES), figsize=(16, 6), sharey="row", sharex="col", layout="constrained")
-    for row, what in zip(axes, ("accuracy", "consistency"), strict=True):
-        for ax, (change, (_, unit, strengths, _)) in zip(row, CHANGES.items(), strict=True):
-            for name, style in zip(compare.variants_of(runs), ("--", "-"), strict=False):
-                figures.curve(ax, strengths, percents(runs, name, change, what), name, style)
-            if what == "consistency":
-                ax.set_xlabel(f"{change}, {unit}")
+    for row, percents in zip(axes, (accuracies, consistencies), strict=True):
+        for ax, (name, change) in zip(row, CHANGES.items(), strict=True):
+            for variant, style in zip(compare.variants_of(runs), ("--", "-"), strict=False):
+                figures.curve(ax, change.strengths, percents(runs, variant, name), variant, style)
+            ax.set_xlabel(f"{name}, {change.unit}" if row is axes[-1] else "")
     for ax in axes.flat:
         ax.set_ylim(0, 104)  # a band of few seeds may leave what is possible
         figures.label_ends(ax)

@@ -4,8 +4,13 @@ import glob
 import os
 import platform
 import uuid
+import zipfile
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+# what numpy.load and json raise of a damaged .npz; RuntimeError is zipfile's, of methods that it does not know
+DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class LabError(Exception):
@@ -66,7 +71,8 @@ def _sweep(path):
         try:
             os.kill(int(partial.stem.split("-")[-2]), 0)
         except ProcessLookupError:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
         except (OSError, ValueError):  # somebody else's, alive; or no name of ours
             continue
 

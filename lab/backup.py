@@ -5,13 +5,11 @@ Keras' own BackupAndRestore keeps no state of the order of the images, which liv
 
 import json
 import logging
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from lab import LabError, replacing
+from lab import DAMAGE, LabError, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ class Backup:
                 values = [content[f"variable{n}"] for n in range(len(self.variables))]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGE as error:
             logger.warning("from the start: %s is damaged (%s)", self.path, error)
             return None
         if identity != self.identity:

@@ -15,7 +15,6 @@ from pathlib import Path
 from lab import LabError, store, study
 from lab.recipe import POLICIES, SMOKE, Recipe
 from lab.statistics import wilson_interval
-from lab.study import Key
 
 SAVES = Path(__file__).resolve().parent.parent / "saves"
 RESULTS = SAVES.parent / "results"
@@ -107,6 +106,8 @@ def parse(flags, argv):
             flags.error(f"argument --{name.replace('_', '-')}: expected an argument")
     given = {name: getattr(options, name) for name in asdict(Recipe()) if getattr(options, name, None) is not None}
     options.recipe = replace(SMOKE if options.smoke else Recipe(), **given)
+    if options.retrain and getattr(options, "resume", False):
+        flags.error("argument --retrain: not with --resume")
     if options.retrain and getattr(options, "model", None):
         flags.error("argument --retrain: --model PATH is somebody else's to train")
     if options.seed + getattr(options, "seeds", 1) > LARGEST_SEED + 1:
@@ -140,7 +141,7 @@ def study_runs(script, options, arms=None):
     """
     arms = arms or [(name, options.recipe) for name in options.variants]
     seeds = range(options.seed, options.seed + options.seeds)
-    plan = [Key(name, seed, recipe) for seed in seeds for name, recipe in arms]
+    plan = [study.Key(name, seed, recipe) for seed in seeds for name, recipe in arms]
     if options.from_results:
         return study.published(plan, RESULTS / script)
     return study.run_study(

@@ -1,6 +1,6 @@
 """What the runs of a study say of its variants: accuracies, paired differences, calibration; and tables of them.
 
-`runs` is a dict of lab.study.Run by lab.study.Key, as `lab.study` returns it, all of one recipe.
+`runs` is a dict of lab.study.Run by lab.study.Key, as `lab.study` returns it.
 """
 
 import numpy as np

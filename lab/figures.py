@@ -76,7 +76,9 @@ def label_ends(ax, points=11):
         free = height + gap
         color = line.get_color()
         end = line.get_xdata()[-1], height
-        ax.annotate(line.get_label(), end, (8, 0), textcoords="offset points", va="center", color=color)
+        ax.annotate(
+            line.get_label(), end, (8, 0), textcoords="offset points", va="center", color=color, annotation_clip=False
+        )
 
 
 def show():

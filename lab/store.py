@@ -33,7 +33,7 @@ def trained(build_model, path, recipe, seed, data_dir=None, threads=None, resume
         LabError: no data, no place to write to, or a training that diverges.
     """
     require_writable(path)
-    backup_path = Path(path).with_suffix(".backup.npz")
+    backup_path = _backup_path(path)
     splits = load_splits(data_dir=data_dir)
     model, record = train(build_model, recipe, seed, *splits, threads, backup_path, resume)
     with replacing(path) as partial:
@@ -55,14 +55,19 @@ def saved_or_trained(build_model, path, recipe, seed, data_dir=None, threads=Non
     try:
         model, record = _load_saved(path, identity(build(build_model, recipe, seed), recipe, seed))
     except _NotReusable as reason:
-        logger.info("training anew: %s", reason)
+        logger.info("training: %s", reason)
         return trained(build_model, path, recipe, seed, data_dir, threads, resume=True)
+    _backup_path(path).unlink(missing_ok=True)
     logger.info("reused: %s", path)
     return model, record
 
 
 class _NotReusable(Exception):
     """Says why a saved model is not the one asked for."""
+
+
+def _backup_path(path):
+    return Path(path).with_suffix(".backup.npz")
 
 
 def record_path(path):

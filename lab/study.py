@@ -21,8 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -31,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lab import LabError, replacing, require_writable
+from lab import DAMAGE, LabError, replacing, require_writable
 from lab.data import digests, load_splits
 from lab.recipe import Recipe, train, versions
 from lab.store import predict
@@ -78,6 +76,7 @@ class Variant(NamedTuple):
     view: Callable | None = None  # (images uint8 (n, 28, 28) of either split, seed) -> as many of the same kind
     choose: Callable | None = None  # (training labels, how many, seed) -> indices of so many images to train on
     measure: Callable = measure_predictions  # (model, record, train_split, test_split) -> dict of arrays
+    uses: tuple = ()  # functions and constants by which these four decide the arrays
 
 
 class Key(NamedTuple):
@@ -98,7 +97,8 @@ class Run:
     def to_bytes(self):
         """Return the run as the content of a compressed .npz file."""
         content = io.BytesIO()
-        np.savez_compressed(content, record=json.dumps(self.record), **self.arrays)
+        record = {**self.record, "arrays": list(self.arrays)}
+        np.savez_compressed(content, record=json.dumps(record), **self.arrays)
         return content.getvalue()
 
     @classmethod
@@ -111,9 +111,12 @@ class Run:
         try:
             with np.load(path) as content:
                 arrays = {name: content[name] for name in content.files}
-            run = cls(json.loads(str(arrays.pop("record"))), arrays)
+            record = json.loads(str(arrays.pop("record")))
+            if record.pop("arrays", list(arrays)) != list(arrays):  # the first runs were published without
+                raise ValueError("an array is missing")
+            run = cls(record, arrays)
             run.key  # noqa: B018 - says whether the record is that of a study
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGE as error:
             raise LabError(f"{path}: damaged ({type(error).__name__}: {error})") from error
         return run
 
@@ -163,7 +166,7 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, anew
         if not cluster:
             load_splits(data_dir=data_dir)  # once, before all of them look for it
         _do(tasks, runs, folder, jobs or default_jobs(), cluster)
-    others = len(list(Path(folder).glob("*.npz"))) - len(runs)
+    others = len(list(Path(folder).glob("[!.]*.npz"))) - len(runs)
     if others > 0:
         logger.info("left out: %d other runs in %s", others, folder)
     return {key: runs[key] for key in plan}
@@ -176,7 +179,7 @@ def published(plan, folder):
         LabError: there are none, one is damaged, or they cannot be compared.
     """
     found = {}
-    for path in sorted(Path(folder).glob("*.npz")):
+    for path in sorted(Path(folder).glob("[!.]*.npz")):
         run = Run.from_file(path)
         if run.key in found:
             raise LabError(f"{path}: a second run of {run.key.variant}, seed {run.key.seed}; keep one of them")
@@ -199,11 +202,13 @@ def published(plan, folder):
 
 def _task(script, key, variant, data_dir):
     """Return all that a process, here or elsewhere, must know to do a run, in JSON types."""
-    functions = [each for each in variant if callable(each) and each is not measure_predictions]
+    # measure_predictions is left out: the first runs were published before there was another
+    parts = [each for each in (*variant[1:5], *variant.uses) if each and each is not measure_predictions]
+    code = "".join(inspect.getsource(part) if callable(part) else repr(part) for part in parts)
     decides = {
         "variant": key.variant,
         "recipe": asdict(key.recipe),
-        "code_sha256": _sha256("".join(map(inspect.getsource, functions)).encode()),
+        "code_sha256": _sha256(code.encode()),
         "data_sha256": digests(),
         "versions": versions(),
     }
@@ -342,7 +347,12 @@ def perform(task):
         path = Path(folder) / "run.npz"
         command = [sys.executable, "-m", "lab.study", str(path)]
         with subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as process:
             _children.add(process)
             try:
@@ -357,7 +367,7 @@ def perform(task):
         if process.returncode < 0:
             raise RunLost(f"signal {-process.returncode}")
         if process.returncode == FORESEEN:
-            raise LabError(complaints.rpartition("error: ")[2].strip())
+            raise LabError(f"\n{complaints}".partition("\nerror: ")[2].strip())
         if process.returncode:
             raise RuntimeError(complaints.strip())
         return path.read_bytes()

@@ -82,3 +82,8 @@ def test_the_benchmark():
 def test_what_bfloat16_costs():
     for model in ("dense", "conv"):
         assert difference(accuracies(model, "bfloat16", "test"), accuracies(model, "float32", "test")) in README
+
+
+def test_every_link_into_the_repository_leads_somewhere():
+    for target in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target

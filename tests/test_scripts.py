@@ -139,7 +139,7 @@ def test_each_works_alone_from_nothing_and_then_reuses(tmp_path, command):
         True,
         True,
     ]
-    assert "training anew: no " in first.stderr
+    assert "training: no " in first.stderr
     assert "another seed" in other_seed.stderr
     # what is printed after the training is the same for the same seed
     assert first.stdout.splitlines()[-3:] == second.stdout.splitlines()[-3:] == retrained.stdout.splitlines()[-3:]
