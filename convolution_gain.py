@@ -210,13 +210,14 @@ def plot_confusion_difference(runs, test_labels):
 
 def short_runs(options):
     """Return one run of dense and of conv, from the models that experiments 1 and 2 saved where they may be reused."""
-    splits = load_splits(data_dir=options.data_dir)
-    runs = {}
     # conv first: a process keeps the number of threads that it began with, and only conv's last bits depend on it
-    for name, script in (("conv", deep_learning_conv), ("dense", deep_learning)):
-        model, record = cli.run_of(script, options)
-        runs[Key(name, options.seed, options.recipe)] = Run(record, measure_predictions(model, record, *splits))
-    return runs
+    scripts = {"conv": deep_learning_conv, "dense": deep_learning}
+    trained = {name: cli.run_of(script, options) for name, script in scripts.items()}
+    splits = load_splits(data_dir=options.data_dir)  # not before: a training has its own
+    return {
+        Key(name, options.seed, options.recipe): Run(record, measure_predictions(model, record, *splits))
+        for name, (model, record) in trained.items()
+    }
 
 
 def main(argv=None):
