@@ -1,6 +1,7 @@
 """What the scripts' command lines share: flags, notes on standard error, exit codes."""
 
 import argparse
+import contextlib
 import logging
 import math
 import os
@@ -155,6 +156,14 @@ def study_runs(script, options, arms=None):
     )
 
 
+class _Terminated(BaseException):
+    """SIGTERM came; raised, so that partial files are removed."""
+
+
+def _terminate(number, frame):
+    raise _Terminated
+
+
 def run(main):
     """Run a script's `main` and exit: 0 done, 1 failed with one line, 2 wrong usage, 130 interrupted."""
     debug = "--debug" in sys.argv[1:]
@@ -164,15 +173,16 @@ def run(main):
         getattr(sys, name).reconfigure(errors="replace")  # a terminal without a sign for a character gets the rest
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("lab").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that partial files are removed
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
         sys.stdout.flush()
     except KeyboardInterrupt:
         fail("interrupted", 130)
+    except _Terminated:
+        leave(128 + signal.SIGTERM)
     except BrokenPipeError:  # the reader, say `head`, has seen enough; there is nobody left to print to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        leave(1)
     except Exception as error:
         if debug:
             raise
@@ -184,7 +194,15 @@ def fail(message, code):
     """Print one line on standard error and exit; signs that a terminal would obey are not sent to it."""
     line = " ".join(message.split())
     print("".join(sign if sign.isprintable() else "?" for sign in line), file=sys.stderr)
-    sys.exit(code)
+    leave(code)
+
+
+def leave(code):
+    """Exit at once: Python's own way out pulls the ground from under TensorFlow's threads, which then may crash."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def report(record):
