@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ class _FaultTable:
     """Counts the cases of each fault and those whose test failed; writes them at the end as a Markdown table."""
 
     def __init__(self, path):
-        self.path, self.rows = path, defaultdict(lambda: [0, 0, 0])
+        self.path, self.rows, self.started = path, defaultdict(lambda: [0, 0, 0]), time.monotonic()
 
     def pytest_runtest_logreport(self, report):
         if report.fault and (report.when == "call" or not report.passed):
@@ -127,8 +128,19 @@ class _FaultTable:
             row = self.rows[report.fault]
             row[("passed", "failed", "skipped").index(report.outcome)] += cases
 
-    def pytest_sessionfinish(self):
-        lines = ["| | fault | cases | lost | not possible here |", "|---|---|---:|---:|---:|"]
+    def pytest_sessionfinish(self, session):
+        from lab.recipe import environment
+
+        passed, failed = (sum(row[column] for row in self.rows.values()) for column in (0, 1))
+        minutes, here = (time.monotonic() - self.started) / 60, environment()
+        lines = [
+            f"`pytest {' '.join(session.config.invocation_params.args)}`: {passed + failed:,} cases in "
+            f"{minutes:.0f} minutes, {failed:,} lost; {datetime.now(timezone.utc):%Y-%m-%d}, "
+            f"{here['processor']}, {os.cpu_count()} cores, Python {here['python']}, TensorFlow {here['tensorflow']}",
+            "",
+            "| | fault | cases | lost | not possible here |",
+            "|---|---|---:|---:|---:|",
+        ]
         lines += [
             f"| {group} | {what} | {passed + failed:,} | {failed:,} | {skipped:,} |"
             for (group, what), (passed, failed, skipped) in sorted(self.rows.items())
