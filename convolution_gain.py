@@ -234,8 +234,7 @@ def main(argv=None):
     else:
         path = figures.path_to_save(cli.save_path(options, "convolution_gain.png"), options.save)
         runs = cli.study_runs("convolution_gain", options)
-    (test_split,) = load_splits(["test"], options.data_dir)
-    test_labels = test_split.labels[: len(next(iter(runs.values())).arrays["predicted"])]
+    test_labels = cli.test_labels(options)
     test, train = (compare.differences(runs, DIFFERENCES, split, test_labels) for split in ("test", "train"))
     if "total" in test and not options.short:
         figures.save(plot_gain(runs, test, train), path)

@@ -14,7 +14,6 @@ import numpy as np
 
 import convolution_gain
 from lab import cli, compare, figures, study
-from lab.data import load_splits
 from lab.statistics import mean_interval
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
@@ -96,30 +95,29 @@ def report(runs, test_labels):
             f"{n:,}",
             *(compare.mean_text(compare.accuracies(runs, f"{name}-{n}", "test")) for name in names),
             compare.signed(gains[n]) if gains else "-",
-            "{:.1f} [{:.1f}, {:.1f}]".format(*times[n]) if times[n] else "-",
+            times_text(times[n]) if times[n] else "-",
         ]
         for n in sizes
     ]
     header = ["images", *(MODELS[name].label for name in names), "conv - dense, points", "worth times the data"]
-    return compare.markdown(header, rows) + "\n\n" + sentence(gains, times)
+    table = compare.markdown(header, rows)
+    return table + "\n\n" + sentence(gains, times) if gains else table
 
 
 def sentence(gains, times):
     """Return the conclusion in one sentence."""
-    parts = []
-    if gains:
-        few, many = min(gains), max(gains)
-        parts.append(
-            f"One convolution buys {gains[few][0]:.2f} points [{gains[few][1]:.2f}, {gains[few][2]:.2f}] with {few:,} "
-            f"training images and {gains[many][0]:.2f} [{gains[many][1]:.2f}, {gains[many][2]:.2f}] with {many:,}"
-        )
-    known = [n for n in times if times[n]]
-    if known:
-        parts.append(
-            "it is worth as much as "
-            + ", ".join(f"{times[n][0]:.1f} [{times[n][1]:.1f}, {times[n][2]:.1f}] times {n:,}" for n in known)
-        )
-    return "; ".join(parts) + "." if parts else ""
+    few, many = min(gains), max(gains)
+    text = (
+        f"One convolution buys {compare.signed(gains[few])} points with {few:,} training images and "
+        f"{compare.signed(gains[many])} with {many:,}"
+    )
+    worth_it = [f"{times_text(times[n])} times {n:,}" for n in times if times[n]]
+    return text + (f"; it is worth as much as {', '.join(worth_it)} images." if worth_it else ".")
+
+
+def times_text(times):
+    """Return (mean, low, high) of a factor in words."""
+    return "{:.1f} [{:.1f}, {:.1f}]".format(*times)
 
 
 def plot(runs):
@@ -150,9 +148,8 @@ def main(argv=None):
         for name in options.variants
     ]
     runs = cli.study_runs("sample_efficiency", options, arms)
-    (test_split,) = load_splits(["test"], options.data_dir)
     figures.save(plot(runs), path)
-    print(report(runs, test_split.labels[: options.recipe.test_images]))
+    print(report(runs, cli.test_labels(options)))
     figures.show()
 
 

@@ -181,28 +181,35 @@ def sentence(told):
     """Return the conclusion in one sentence. Args: (name, Change, gains) of each change"""
     _, first, ahead = told[0]
     parts = [
-        f"{compare.signed(gains[change.strengths.index(change.moderate)])} at {name} {change.moderate:g} {change.unit}"
+        f"{compare.signed(gains[change.strengths.index(change.moderate)])} ({name}, {change.moderate:g} {change.unit})"
         for name, change, gains in told
     ]
     unchanged = compare.signed(ahead[first.strengths.index(first.neutral)])
-    return f"Conv is ahead of dense by {unchanged} points on the test images as they are, by {', '.join(parts)}."
+    return (
+        f"Conv is ahead of dense by {unchanged} points on the test images as they are; changed, by {', '.join(parts)}."
+    )
 
 
 def plot(runs):
-    """Draw accuracy and consistency against the strength of each change. Returns: matplotlib Figure"""
+    """Draw accuracy and, below it, consistency against the strength of each change. Returns: matplotlib Figure"""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, len(CHANGES), figsize=(16, 6), sharey="row", sharex="col", layout="constrained")
-    for row, percents in zip(axes, (accuracies, consistencies), strict=True):
-        for ax, (name, change) in zip(row, CHANGES.items(), strict=True):
+    figure, axes = plt.subplots(4, 3, figsize=(10, 10), sharey=True, layout="constrained")
+    pairs = axes.reshape(2, 2, 3).swapaxes(1, 2).reshape(-1, 2)  # of each change, what is above and what is below
+    for pair, (name, change) in zip(pairs, CHANGES.items(), strict=True):
+        for ax, percents in zip(pair, (accuracies, consistencies), strict=True):
             for variant, style in zip(compare.variants_of(runs), ("--", "-"), strict=False):
                 figures.curve(ax, change.strengths, percents(runs, variant, name), variant, style)
-            ax.set_xlabel(f"{name}, {change.unit}" if row is axes[-1] else "")
-    for ax in axes.flat:
-        ax.set_ylim(0, 104)  # a band of few seeds may leave what is possible
-        figures.label_ends(ax)
-    axes[0, 0].set_ylabel("right, %")
-    axes[1, 0].set_ylabel("same prediction as\nof the unchanged image, %")
+            ax.set_ylim(0, 104)  # a band of few seeds may leave what is possible
+            figures.label_ends(ax)
+        pair[0].set_title(name)
+        pair[1].set_xlabel(f"{name}, {change.unit}")
+    for ax, label in zip(
+        axes[:, 0], ("test accuracy, %", "same prediction as of\nthe unchanged image, %") * 2, strict=True
+    ):
+        ax.set_ylabel(label)
+    seeds = len({key.seed for key in runs})
+    figure.suptitle(f"Means over {seeds} seeds, with bands of 95%", fontsize="medium")
     return figure
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lab import LabError, store, study
+from lab.data import load_splits
 from lab.recipe import POLICIES, SMOKE, Recipe
 from lab.statistics import wilson_interval
 
@@ -154,6 +155,12 @@ def study_runs(script, options, arms=None):
         options.cluster,
         anew=options.retrain,
     )
+
+
+def test_labels(options):
+    """Return the labels of the test images on which a study's runs are measured, uint8 (n,)."""
+    (split,) = load_splits(["test"], options.data_dir)
+    return split.labels[: options.recipe.test_images]
 
 
 class _Terminated(BaseException):

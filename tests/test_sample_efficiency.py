@@ -3,6 +3,31 @@ import pytest
 from conftest import run_script
 
 import sample_efficiency
+from lab.recipe import Recipe
+from lab.study import Key, Run
+
+LABELS = np.zeros(10_000, np.uint8)
+
+
+def made_up_runs(sizes, **models):
+    """Return runs of two seeds; models: functions of size and seed that give how many of the images are right."""
+    runs = {}
+    for n in sizes:
+        for name, right in models.items():
+            for seed in range(2):
+                wrong = np.uint8(np.arange(10_000) >= right(n, seed))
+                record = {"test": {"accuracy": 1 - wrong.mean()}}
+                runs[Key(f"{name}-{n}", seed, Recipe())] = Run(record, {"predicted": wrong})
+    return runs
+
+
+def dense(n, seed):
+    return 2_000 + 1_000 * np.log10(n) + seed
+
+
+def conv(n, seed):
+    """As good as dense is with twice the data."""
+    return dense(2 * n, seed) + 50 * seed
 
 
 def test_fewer_images_are_among_more_and_balanced(splits):
@@ -32,6 +57,30 @@ def test_data_that_is_worth_twice_as_much():
     for mean, low, high in (twice, twice_too):
         assert low < 2 < high
         assert mean == pytest.approx(2, rel=1e-3)
+
+
+def test_table_and_sentence_say_what_the_runs_say():
+    runs = made_up_runs((100, 300, 1_000), dense=dense, conv=conv)
+    table, sentence = sample_efficiency.report(runs, LABELS).split("\n\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert [row[0] for row in rows[2:]] == ["100", "300", "1,000"]
+    assert rows[2][3].startswith("+3.27 [")  # 3.01 and 3.51, in whole images
+    assert rows[2][4].startswith("2.1 [")
+    assert rows[4][4] == "-"  # dense has not been tried with 2,000
+    assert f"{rows[2][3]} points with 100 training images and {rows[4][3]} with 1,000;" in sentence
+    assert f"as much as {rows[2][4]} times 100, {rows[3][4]} times 300 images." in sentence
+
+
+def test_sizes_and_models_that_are_not_there_are_left_out():
+    runs = made_up_runs((100, 300), dense=dense, conv=conv)
+    runs |= made_up_runs((1_000,), dense=dense)
+    assert sample_efficiency.sizes_of(runs) == [100, 300]
+    sample_efficiency.plot(runs)
+    table = sample_efficiency.report(runs, LABELS)
+    assert "1,000" not in table
+    alone = sample_efficiency.report(made_up_runs((100, 300), dense=dense), LABELS)
+    assert "conv |" not in alone
+    assert alone.endswith("|")  # no sentence
 
 
 def test_the_experiment_at_smoke_size(tmp_path):

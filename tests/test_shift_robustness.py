@@ -60,4 +60,4 @@ def test_the_experiment_at_smoke_size(tmp_path):
     unchanged = [line for line in process.stdout.splitlines() if " 100.00 | " in line and " 100.00 |" in line[-20:]]
     assert len(unchanged) == len(shift_robustness.CHANGES)
     (row,) = (line for line in process.stdout.splitlines() if line.startswith("| shift, 2 pixels"))
-    assert f"{row.split('|')[4].strip()} at shift 2 pixels" in process.stdout.splitlines()[-1]
+    assert f"{row.split('|')[4].strip()} (shift, 2 pixels)" in process.stdout.splitlines()[-1]
