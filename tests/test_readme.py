@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from conftest import ROOT, run_script
@@ -9,6 +10,7 @@ from conftest import ROOT, run_script
 import convolution_gain
 import deep_learning
 import deep_learning_conv
+import shift_robustness
 from lab.recipe import Recipe
 from lab.statistics import mean_interval
 from lab.study import Key, Run
@@ -30,18 +32,22 @@ def difference(ours, theirs):
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-@pytest.fixture(scope="module")
-def gain(tmp_path_factory):
-    """Return what experiment 5 says of the published runs: tables and sentence."""
-    picture = tmp_path_factory.mktemp("figures") / "gain.png"
-    process = run_script("convolution_gain.py", "--from-results", "--save", picture)
+def said_of_the_published_runs(script, folder):
+    """Return an experiment's tables and sentence, which must be those in results/."""
+    process = run_script(f"{script}.py", "--from-results", "--save", folder / f"{script}.png")
     assert process.returncode == 0, process.stderr
     assert "incomplete" not in process.stderr
-    return process.stdout.split("\n", 2)[2]
+    text = re.sub("^picture: .*\n", "", process.stdout, flags=re.M)
+    assert text == (ROOT / "results" / f"{script}.md").read_text()
+    return text
+
+
+@pytest.fixture(scope="module")
+def gain(tmp_path_factory):
+    return said_of_the_published_runs("convolution_gain", tmp_path_factory.mktemp("figures"))
 
 
 def test_the_gain_is_that_of_the_published_runs(gain):
-    assert gain == (ROOT / "results" / "convolution_gain.md").read_text()
     accuracies, _, differences, by_class, calibration, sentence = gain.strip().split("\n\n")
     for part in (accuracies, differences, sentence):
         assert part in README
@@ -62,9 +68,36 @@ def test_the_docstrings(gain):
     assert f"on the training set {train} (" in convolution_gain.__doc__
 
 
-def test_no_published_run_was_dropped():
-    keys = [Run.from_file(path).key for path in (ROOT / "results" / "convolution_gain").iterdir()]
-    assert sorted(keys) == sorted(Key(name, seed, Recipe()) for name in convolution_gain.VARIANTS for seed in range(10))
+def test_the_robustness_is_that_of_the_published_runs(tmp_path):
+    table, sentence = said_of_the_published_runs("shift_robustness", tmp_path).strip().split("\n\n")
+    assert f"> {sentence}\n" in README
+    dense, conv = zip(
+        *(re.findall(r"\d+\.\d+(?= \|)", line) for line in table.splitlines() if "| shift, " in line), strict=True
+    )
+    assert f"the same answer for {conv[2]}% of the images (dense {dense[2]}%)" in " ".join(README.split())
+    assert f"four for {conv[4]}% ({dense[4]}%)" in README
+    ahead = {
+        change: [
+            float(line.split("|")[4].split()[0]) for line in table.splitlines() if line.startswith(f"| {change}, ")
+        ]
+        for change in ("shift", "rotation")
+    }
+    assert [max(points) for points in ahead.values()] == [ahead["shift"][2], ahead["rotation"][3]]
+
+
+@pytest.mark.parametrize(("script", "seeds"), [(convolution_gain, 10), (shift_robustness, 5)])
+def test_no_published_run_was_dropped(script, seeds):
+    keys = [Run.from_file(path).key for path in (ROOT / "results" / script.__name__).iterdir()]
+    assert sorted(keys) == sorted(Key(name, seed, Recipe()) for name in script.VARIANTS for seed in range(seeds))
+
+
+def test_the_same_run_in_another_experiment_gives_the_same_weights():
+    weights = {}
+    for path in (ROOT / "results").glob("*/*.npz"):
+        run = Run.from_file(path)
+        name = run.key.variant.removesuffix("-60000")
+        weights.setdefault((name, run.key.seed), set()).add(run.record["weights_sha256"])
+    assert {len(each) for each in weights.values()} == {1}
 
 
 def test_the_benchmark():
@@ -87,3 +120,17 @@ def test_what_bfloat16_costs():
 def test_every_link_into_the_repository_leads_somewhere():
     for target in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_experiment_to_write_oneself(tmp_path):
+    (script,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    (tmp_path / "kernel_size.py").write_text(script, encoding="utf-8")
+    shutil.copytree(ROOT / "lab", tmp_path / "lab")
+    arguments = ("--smoke", "--seeds", 2, "--variants", "kernel-1", "kernel-3")
+    process = run_script(tmp_path / "kernel_size.py", *arguments, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    *_, one, three = process.stdout.splitlines()
+    assert re.fullmatch(r"\| 1 x 1  \| +\d\d\.\d\d ± .*\|", one)
+    assert re.fullmatch(r"\| 3 x 3  \| +\d\d\.\d\d ± .*\|", three)
+    assert (tmp_path / "saves" / "smoke" / "kernel_size.png").is_file()
+    assert len(list((tmp_path / "saves" / "smoke" / "kernel_size").iterdir())) == 4
