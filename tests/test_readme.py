@@ -71,6 +71,10 @@ def test_the_docstrings(gain):
 def test_the_robustness_is_that_of_the_published_runs(tmp_path):
     table, sentence = said_of_the_published_runs("shift_robustness", tmp_path).strip().split("\n\n")
     assert f"> {sentence}\n" in README
+    claimed = re.findall(r"\d+\.\d\d", shift_robustness.__doc__)
+    mean, low, high = re.search(r"(-\S+) \[(\S+), (\S+)\] \(blur", sentence).groups()
+    said = re.findall(r"\d+\.\d\d", sentence)
+    assert claimed == [*said[3:6], *said[:3], *(end.lstrip("-") for end in (mean, high, low))]
     dense, conv = zip(
         *(re.findall(r"\d+\.\d+(?= \|)", line) for line in table.splitlines() if "| shift, " in line), strict=True
     )

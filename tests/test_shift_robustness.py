@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from conftest import run_script
 
+import deep_learning_conv
 import shift_robustness
 
 
@@ -51,6 +52,20 @@ def test_left_and_right_and_centre(images):
     (half,) = shift_robustness.scaled(np.full((1, 28, 28), 100, np.uint8), 0.5)
     assert (half[0, 7:21, 7:21] == 100).all()
     assert half.sum() == 100 * 14 * 14
+
+
+def test_the_convolution_is_equivariant_and_what_follows_it_is_not(splits):
+    from keras import Model
+
+    model = deep_learning_conv.build_model()
+    convolution = Model(model.inputs, model.layers[0].output)
+    image = np.zeros((1, 28, 28, 1), np.float32)
+    image[0, 6:22, 6:22, 0] = splits[1].images[0, 6:22, 6:22] / 255  # nothing of it is lost by a shift
+    moved = np.roll(image, (3, -2), axis=(1, 2))
+    maps, moved_maps = (convolution(each).numpy() for each in (image, moved))
+    np.testing.assert_allclose(moved_maps, np.roll(maps, (3, -2), axis=(1, 2)), atol=1e-6)
+    assert maps.max() > 0.1
+    assert not np.allclose(model(moved), model(image), rtol=0.01)
 
 
 def test_the_experiment_at_smoke_size(tmp_path):
