@@ -34,7 +34,7 @@ def test_fewer_images_are_among_more_and_balanced(splits):
     labels = splits[0].labels
     before = set()
     for n in sample_efficiency.SIZES:
-        choose = sample_efficiency.VARIANTS[f"conv-{n}"].choose
+        choose = sample_efficiency.balanced(n)
         once = choose(labels, n, seed=3)
         np.testing.assert_array_equal(np.bincount(labels[once]), [n // 10] * 10)
         assert len(set(once)) == n

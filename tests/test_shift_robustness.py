@@ -58,7 +58,7 @@ def test_the_convolution_is_equivariant_and_what_follows_it_is_not(splits):
     from keras import Model
 
     model = deep_learning_conv.build_model()
-    convolution = Model(model.inputs, model.layers[0].output)
+    convolution = Model(model.inputs[0], model.layers[0].output)
     image = np.zeros((1, 28, 28, 1), np.float32)
     image[0, 6:22, 6:22, 0] = splits[1].images[0, 6:22, 6:22] / 255  # nothing of it is lost by a shift
     moved = np.roll(image, (3, -2), axis=(1, 2))
