@@ -1,8 +1,8 @@
 """Experiment 6: how much the convolution helps with little data.
 
 Test accuracy of four models trained on 100 to 60,000 images, all with the same number of gradient steps, so that little
-data is not also little training. The runs with all 60,000 are experiment 5's; 120 others: two hours and a half on two cores,
-which may be stopped and started again.
+data is not also little training. The runs with all 60,000 are experiment 5's; the 120 others take two hours and a half
+on two cores, and may be stopped and started again.
 
 python sample_efficiency.py
 python sample_efficiency.py --equal-epochs    # five epochs of whatever data there is
@@ -66,16 +66,21 @@ def sizes_of(runs):
 def worth(sizes, ours, theirs):
     """Return how many times the data theirs needs to be as accurate as ours, at each size: mean, low and high, or None.
 
-    Read for each seed off a line through theirs over the logarithm of the size; None where one is out of its reach.
+    Read for each seed off a line through theirs over the logarithm of the size. Where ours is out of its reach for all
+    seeds, mean and high are infinite and low is what has been tried; where it is for some, or with one seed, None.
 
     Args: numbers of images; accuracies of two models, float (seeds, sizes). The interval: Student's t of the logarithm.
     """
     times = []
+    rising = np.maximum.accumulate(theirs, axis=1)
     for n, column in zip(sizes, ours.T, strict=True):
-        if len(column) < 2 or (column < theirs[:, 0]).any() or (column > theirs.max(axis=1)).any():
+        beyond = column > rising[:, -1]
+        if beyond.all() and n < sizes[-1]:
+            times.append((np.inf, sizes[-1] / n, np.inf))
+            continue
+        if len(column) < 2 or (column < theirs[:, 0]).any() or beyond.any():
             times.append(None)
             continue
-        rising = np.maximum.accumulate(theirs, axis=1)
         needed = [np.interp(accuracy, row, np.log(sizes)) for accuracy, row in zip(column, rising, strict=True)]
         times.append(tuple(np.exp(mean_interval(needed - np.log(n)))))
     return times
@@ -112,13 +117,13 @@ def sentence(gains, times):
         f"One convolution buys {compare.signed(gains[few])} points with {few:,} training images and "
         f"{compare.signed(gains[many])} with {many:,}"
     )
-    worth_it = [f"{times_text(times[n])} times {n:,}" for n in times if times[n]]
-    return text + (f"; it is worth as much as {', '.join(worth_it)} images." if worth_it else ".")
+    worth_it = [f"{times_text(times[n])} with {n:,}" for n in times if times[n]]
+    return text + (f"; in times the data it is worth {', '.join(worth_it)}." if worth_it else ".")
 
 
 def times_text(times):
     """Return (mean, low, high) of a factor in words."""
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*times)
+    return "more than {1:.0f}".format(*times) if np.isinf(times[0]) else "{:.1f} [{:.1f}, {:.1f}]".format(*times)
 
 
 def plot(runs):

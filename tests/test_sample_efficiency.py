@@ -44,7 +44,7 @@ def test_fewer_images_are_among_more_and_balanced(splits):
         np.testing.assert_array_equal(np.unique(again, return_counts=True)[1], [60_000 // n] * n)
     np.testing.assert_array_equal(once, np.arange(60_000))
     np.testing.assert_array_equal(choose(labels, 60_000, seed=3), once)
-    other = sample_efficiency.VARIANTS["dense-100"].choose
+    other = sample_efficiency.balanced(100)
     assert set(other(labels, 100, seed=3)) != set(other(labels, 100, seed=4))
 
 
@@ -59,6 +59,16 @@ def test_data_that_is_worth_twice_as_much():
         assert mean == pytest.approx(2, rel=1e-3)
 
 
+def test_data_out_of_reach():
+    theirs = np.array([[70.0, 80, 90], [71, 81, 91]])
+    below, beyond, at_the_end = sample_efficiency.worth([100, 1_000, 10_000], theirs + [-1, 11, 1], theirs)
+    assert (below, at_the_end) == (None, None)
+    assert beyond == (np.inf, 10, np.inf)
+    assert sample_efficiency.times_text(beyond) == "more than 10"
+    _, for_one_seed, _ = sample_efficiency.worth([100, 1_000, 10_000], theirs + [[0, 11, 0], [0, 0, 0]], theirs)
+    assert for_one_seed is None
+
+
 def test_table_and_sentence_say_what_the_runs_say():
     runs = made_up_runs((100, 300, 1_000), dense=dense, conv=conv)
     table, sentence = sample_efficiency.report(runs, LABELS).split("\n\n")
@@ -68,7 +78,7 @@ def test_table_and_sentence_say_what_the_runs_say():
     assert rows[2][4].startswith("2.1 [")
     assert rows[4][4] == "-"  # dense has not been tried with 2,000
     assert f"{rows[2][3]} points with 100 training images and {rows[4][3]} with 1,000;" in sentence
-    assert f"as much as {rows[2][4]} times 100, {rows[3][4]} times 300 images." in sentence
+    assert f"in times the data it is worth {rows[2][4]} with 100, {rows[3][4]} with 300." in sentence
 
 
 def test_sizes_and_models_that_are_not_there_are_left_out():
