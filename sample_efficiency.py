@@ -86,12 +86,17 @@ def worth(sizes, ours, theirs):
     return times
 
 
-def report(runs, test_labels):
+def gains_of(runs, test_labels):
+    """Return by how many points conv is ahead of dense at each size: dict of (mean, low, high)."""
+    gains = {}
+    for n in sizes_of(runs):
+        gains |= compare.differences(runs, {n: (f"conv-{n}", f"dense-{n}")}, "test", test_labels)
+    return gains
+
+
+def report(runs, gains):
     """Return the table and the sentence, in Markdown."""
     sizes = sizes_of(runs)
-    gains = {}
-    for n in sizes:
-        gains |= compare.differences(runs, {n: (f"conv-{n}", f"dense-{n}")}, "test", test_labels)
     names = [name for name in MODELS if variants_of(runs, name)]
     times = dict.fromkeys(sizes)
     if gains:
@@ -126,18 +131,25 @@ def times_text(times):
     return "more than {1:.0f}".format(*times) if np.isinf(times[0]) else "{:.1f} [{:.1f}, {:.1f}]".format(*times)
 
 
-def plot(runs):
-    """Draw test accuracy against the number of training images, with bands of 95%. Returns: matplotlib Figure"""
+def plot(runs, gains):
+    """Draw accuracy, and how far conv is ahead, against the number of training images. Returns: matplotlib Figure"""
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(8, 5), layout="constrained")
-    for name, style in zip(MODELS, ("-", "-", "--", ":"), strict=True):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained", width_ratios=(1.3, 1))
+    for name, style in zip(MODELS, ("--", "-", "-.", ":"), strict=True):
         if variants_of(runs, name):
-            figures.curve(ax, sizes_of(runs), accuracies(runs, name), MODELS[name].label, style)
-    ax.set(xscale="log", xlabel="training images", ylabel="test accuracy, %: mean and 95% interval over seeds")
-    ax.set_xticks(sizes_of(runs), [f"{n:,}" for n in sizes_of(runs)])
-    ax.minorticks_off()
-    figures.label_ends(ax)
+            figures.curve(left, sizes_of(runs), accuracies(runs, name), MODELS[name].label, style)
+    left.set_ylabel("test accuracy, %: mean and 95% interval over seeds")
+    if gains:
+        means, lows, highs = np.transpose(list(gains.values()))
+        right.errorbar(list(gains), means, yerr=[means - lows, highs - means], fmt="ko-", capsize=4, markersize=4)
+    right.axhline(0, color="0.7", linewidth=1)
+    right.set_ylabel("conv - dense, points, with 95% interval")
+    for ax in (left, right):
+        ax.set(xscale="log", xlabel="training images")
+        ax.set_xticks(sizes_of(runs), [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes_of(runs)])
+        ax.minorticks_off()
+    figures.label_ends(left)
     return figure
 
 
@@ -161,8 +173,9 @@ def main(argv=None):
     runs = cli.study_runs("sample_efficiency", options, arms)
     if options.recipe.train_images == SIZES[-1]:
         runs |= all_images(cli.study_runs("convolution_gain", options), {key.seed for key in runs})
-    figures.save(plot(runs), path)
-    print(report(runs, cli.test_labels(options)))
+    gains = gains_of(runs, cli.test_labels(options))
+    figures.save(plot(runs, gains), path)
+    print(report(runs, gains))
     figures.show()
 
 

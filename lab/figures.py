@@ -67,17 +67,22 @@ def curve(ax, x, values, label, style="-"):
 
 
 def label_ends(ax, points=11):
-    """Write each curve's label at its end, so many points apart at least; for an axis whose limits are final."""
+    """Write each curve's label beside its end, so many points apart at least; for an axis whose limits are final."""
     bottom, top = ax.get_ylim()
     gap = points * (top - bottom) / (ax.get_window_extent().height * 72 / ax.figure.dpi)
     free = bottom
     for line in sorted(ax.get_lines(), key=lambda line: line.get_ydata()[-1]):
         height = max(free, line.get_ydata()[-1])
         free = height + gap
-        color = line.get_color()
-        end = line.get_xdata()[-1], height
         ax.annotate(
-            line.get_label(), end, (8, 0), textcoords="offset points", va="center", color=color, annotation_clip=False
+            line.get_label(),
+            (1, height),
+            (4, 0),
+            xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points",
+            va="center",
+            color=line.get_color(),
+            annotation_clip=False,
         )
 
 

@@ -71,7 +71,7 @@ def test_data_out_of_reach():
 
 def test_table_and_sentence_say_what_the_runs_say():
     runs = made_up_runs((100, 300, 1_000), dense=dense, conv=conv)
-    table, sentence = sample_efficiency.report(runs, LABELS).split("\n\n")
+    table, sentence = sample_efficiency.report(runs, sample_efficiency.gains_of(runs, LABELS)).split("\n\n")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert [row[0] for row in rows[2:]] == ["100", "300", "1,000"]
     assert rows[2][3].startswith("+3.27 [")  # 3.01 and 3.51, in whole images
@@ -85,10 +85,10 @@ def test_sizes_and_models_that_are_not_there_are_left_out():
     runs = made_up_runs((100, 300), dense=dense, conv=conv)
     runs |= made_up_runs((1_000,), dense=dense)
     assert sample_efficiency.sizes_of(runs) == [100, 300]
-    sample_efficiency.plot(runs)
-    table = sample_efficiency.report(runs, LABELS)
+    sample_efficiency.plot(runs, sample_efficiency.gains_of(runs, LABELS))
+    table = sample_efficiency.report(runs, sample_efficiency.gains_of(runs, LABELS))
     assert "1,000" not in table
-    alone = sample_efficiency.report(made_up_runs((100, 300), dense=dense), LABELS)
+    alone = sample_efficiency.report(made_up_runs((100, 300), dense=dense), {})
     assert "conv |" not in alone
     assert alone.endswith("|")  # no sentence
 
