@@ -156,21 +156,20 @@ def gains(runs, change):
 def report(runs):
     """Return the table and the sentence, in Markdown."""
     names = compare.variants_of(runs)
-    rows, told = [], []
-    for name, change in CHANGES.items():
-        columns = [*(accuracies(runs, variant, name).T for variant in names)]
-        same = [consistencies(runs, variant, name).mean(axis=0) for variant in names]
-        ahead = gains(runs, name) if len(names) == 2 else [None] * len(change.strengths)
-        for n, strength in enumerate(change.strengths):
+    ahead = {change: gains(runs, change) for change in CHANGES} if len(names) == 2 else {}
+    rows = []
+    for change, (_, unit, strengths, *_) in CHANGES.items():
+        right = [accuracies(runs, name, change).T for name in names]
+        same = [consistencies(runs, name, change).mean(axis=0) for name in names]
+        for n, strength in enumerate(strengths):
             rows.append(
                 [
-                    f"{name}, {strength:g} {change.unit}",
-                    *(compare.mean_text(column[n]) for column in columns),
-                    compare.signed(ahead[n]) if len(names) == 2 else "-",
-                    *(f"{shares[n]:.2f}" for shares in same),
+                    f"{change}, {strength:g} {unit}",
+                    *(compare.mean_text(each[n]) for each in right),
+                    compare.signed(ahead[change][n]) if ahead else "-",
+                    *(f"{each[n]:.2f}" for each in same),
                 ]
             )
-        told.append((name, change, ahead))
     header = [
         "test images",
         *(f"{name}, accuracy in %" for name in names),
@@ -178,20 +177,18 @@ def report(runs):
         *(f"{name}, same prediction in %" for name in names),
     ]
     table = compare.markdown(header, rows)
-    return table + "\n\n" + sentence(told) if len(names) == 2 else table
+    return table + "\n\n" + sentence(ahead) if ahead else table
 
 
-def sentence(told):
-    """Return the conclusion in one sentence. Args: (name, Change, gains) of each change"""
-    _, first, ahead = told[0]
-    parts = [
-        f"{compare.signed(gains[change.strengths.index(change.moderate)])} ({name}, {change.moderate:g} {change.unit})"
-        for name, change, gains in told
-    ]
-    unchanged = compare.signed(ahead[first.strengths.index(first.neutral)])
-    return (
-        f"Conv is ahead of dense by {unchanged} points on the test images as they are; changed, by {', '.join(parts)}."
-    )
+def sentence(ahead):
+    """Return the conclusion in one sentence. Args: the gains of each change"""
+
+    def at(change, strength):
+        return compare.signed(ahead[change][CHANGES[change].strengths.index(strength)])
+
+    parts = [f"{at(name, each.moderate)} ({name}, {each.moderate:g} {each.unit})" for name, each in CHANGES.items()]
+    unchanged = f"Conv is ahead of dense by {at('shift', 0)} points on the test images as they are"
+    return f"{unchanged}; changed, by {', '.join(parts)}."
 
 
 def plot(runs):

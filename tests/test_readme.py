@@ -16,6 +16,7 @@ from lab.statistics import mean_interval
 from lab.study import Key, Run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROSE = " ".join(README.split())  # wherever its lines are broken
 RECORDS = json.loads((ROOT / "results" / "precision.json").read_text())
 
 
@@ -52,9 +53,9 @@ def test_the_gain_is_that_of_the_published_runs(gain):
     for part in (accuracies, differences, sentence):
         assert part in README
     shirts = re.search(r"\| Shirt +\| +\+(\S+) \[\+(\S+), \+(\S+)\]", by_class).groups()
-    assert "Conv finds {} points [{}, {}] more of them".format(*shirts) in README
+    assert "Conv finds {} points [{}, {}] more of them".format(*shirts) in PROSE
     dense, conv = re.findall(r"^\| (?:dense|conv) +\| +(\S+)", calibration, re.M)
-    assert re.search(rf"calibration error is {conv},\s+that of dense {dense}\.", README)
+    assert f"calibration error is {conv}, that of dense {dense}." in PROSE
 
 
 def test_the_docstrings(gain):
@@ -78,8 +79,8 @@ def test_the_robustness_is_that_of_the_published_runs(tmp_path):
     dense, conv = zip(
         *(re.findall(r"\d+\.\d+(?= \|)", line) for line in table.splitlines() if "| shift, " in line), strict=True
     )
-    assert f"the same answer for {conv[2]}% of the images (dense {dense[2]}%)" in " ".join(README.split())
-    assert f"four for {conv[4]}% ({dense[4]}%)" in README
+    assert f"the same answer for {conv[2]}% of the images (dense {dense[2]}%)" in PROSE
+    assert f"four for {conv[4]}% ({dense[4]}%)" in PROSE
     ahead = {
         change: [
             float(line.split("|")[4].split()[0]) for line in table.splitlines() if line.startswith(f"| {change}, ")
@@ -118,7 +119,7 @@ def test_the_benchmark():
 
 def test_what_bfloat16_costs():
     for model in ("dense", "conv"):
-        assert difference(accuracies(model, "bfloat16", "test"), accuracies(model, "float32", "test")) in README
+        assert difference(accuracies(model, "bfloat16", "test"), accuracies(model, "float32", "test")) in PROSE
 
 
 def test_every_link_into_the_repository_leads_somewhere():
