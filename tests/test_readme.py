@@ -122,6 +122,15 @@ def test_what_bfloat16_costs():
         assert difference(accuracies(model, "bfloat16", "test"), accuracies(model, "float32", "test")) in PROSE
 
 
+def test_the_table_of_faults():
+    summary, *rows = (ROOT / "results" / "faults.md").read_text().splitlines()
+    counts = [[int(cell.replace(",", "")) for cell in row.split("|")[3:5]] for row in rows[3:]]
+    cases, lost = (sum(column) for column in zip(*counts, strict=True))
+    assert f"[the table of faults](results/faults.md): {cases:,} cases, {lost:,} lost." in PROSE
+    assert f": {cases:,} cases in " in summary
+    assert f" minutes, {lost:,} lost; " in summary
+
+
 def test_every_link_into_the_repository_leads_somewhere():
     for target in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
