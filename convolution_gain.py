@@ -90,7 +90,7 @@ def report(runs, test, train, test_labels):
         parts.append(difference_table(runs, test, train, test_labels))
     if "total" in test:
         parts += [class_table(runs, test_labels), calibration_table(runs, test_labels)]
-        parts.append(sentence(test, train, len({key.seed for key in runs})))
+        parts.append(sentence(test, train, compare.seeds_text(runs)))
     return "\n\n".join(parts)
 
 
@@ -151,7 +151,7 @@ def sentence(test, train, seeds):
             f"{rest} for the rest of what makes it another model"
         )
     text += "; on the training set it looks like {:.2f} [{:.2f}, {:.2f}]".format(*train["total"])
-    return text + (f" ({seeds} seeds)." if seeds > 1 else " (one seed: the intervals cover the images, not the seed).")
+    return f"{text} ({seeds})."
 
 
 def plot_gain(runs, test, train):

@@ -1,4 +1,4 @@
-"""Experiment 6: how much the convolution helps with little data.
+"""Experiment 6: whether the convolution helps with little data.
 
 Test accuracy of four models trained on 100 to 60,000 images, all with the same number of gradient steps, so that little
 data is not also little training. The runs with all 60,000 are experiment 5's; the 120 others take two hours and a half
@@ -66,24 +66,30 @@ def sizes_of(runs):
 def worth(sizes, ours, theirs):
     """Return how many times the data theirs needs to be as accurate as ours, at each size: mean, low and high, or None.
 
-    Read for each seed off a line through theirs over the logarithm of the size. Where ours is out of its reach for all
-    seeds, mean and high are infinite and low is what has been tried; where it is for some, or with one seed, None.
+    Read for each seed off a line through theirs over the logarithm of the size. Where ours is beyond theirs at any
+    size, by an interval that excludes 0, mean and high are infinite and low is how far theirs was tried. Otherwise None
+    where a seed is out of reach, and with one seed.
 
     Args: numbers of images; accuracies of two models, float (seeds, sizes). The interval: Student's t of the logarithm.
     """
     times = []
     rising = np.maximum.accumulate(theirs, axis=1)
     for n, column in zip(sizes, ours.T, strict=True):
-        beyond = column > rising[:, -1]
-        if beyond.all() and n < sizes[-1]:
+        beyond = column - rising[:, -1]
+        if len(beyond) > 1 and n < sizes[-1] and mean_interval(beyond)[1] > 0:
             times.append((np.inf, sizes[-1] / n, np.inf))
-            continue
-        if len(column) < 2 or (column < theirs[:, 0]).any() or beyond.any():
+        elif len(beyond) < 2 or (beyond > 0).any() or (column < theirs[:, 0]).any():
             times.append(None)
-            continue
-        needed = [np.interp(accuracy, row, np.log(sizes)) for accuracy, row in zip(column, rising, strict=True)]
-        times.append(tuple(np.exp(mean_interval(needed - np.log(n)))))
+        else:
+            needed = [reached(np.log(sizes), *each) for each in zip(rising, column, strict=True)]
+            times.append(tuple(np.exp(mean_interval(needed - np.log(n)))))
     return times
+
+
+def reached(x, rising, value):
+    """Return where a line through points that never fall first reaches a value."""
+    steps = np.append(True, np.diff(rising) > 0)
+    return np.interp(value, rising[steps], x[steps])
 
 
 def gains_of(runs, test_labels):
@@ -94,8 +100,8 @@ def gains_of(runs, test_labels):
     return gains
 
 
-def report(runs, gains):
-    """Return the table and the sentence, in Markdown."""
+def report(runs, gains, equal):
+    """Return the table and the sentence, in Markdown. Args: `equal`, what the models have as much of at every size"""
     sizes = sizes_of(runs)
     names = [name for name in MODELS if variants_of(runs, name)]
     times = dict.fromkeys(sizes)
@@ -110,20 +116,24 @@ def report(runs, gains):
         ]
         for n in sizes
     ]
-    header = ["images", *(MODELS[name].label for name in names), "conv - dense, points", "worth times the data"]
+    header = [
+        f"images, equal {equal}",
+        *(MODELS[name].label for name in names),
+        "conv - dense, points",
+        "worth times the data",
+    ]
     table = compare.markdown(header, rows)
-    return table + "\n\n" + sentence(gains, times) if gains else table
+    return f"{table}\n\n{sentence(gains, times)} ({compare.seeds_text(runs)})." if gains else table
 
 
 def sentence(gains, times):
     """Return the conclusion in one sentence."""
-    few, many = min(gains), max(gains)
-    text = (
-        f"One convolution buys {compare.signed(gains[few])} points with {few:,} training images and "
-        f"{compare.signed(gains[many])} with {many:,}"
-    )
+    clear = [f"{compare.signed(gain)} with {n:,}" for n, gain in gains.items() if gain[1] * gain[2] > 0]
+    unclear = [f"{n:,}" for n, gain in gains.items() if gain[1] * gain[2] <= 0]
     worth_it = [f"{times_text(times[n])} with {n:,}" for n in times if times[n]]
-    return text + (f"; in times the data it is worth {', '.join(worth_it)}." if worth_it else ".")
+    text = f"In points, one convolution buys {', '.join(clear)} training images" if clear else "It buys nothing sure"
+    text += f"; the interval holds 0 with {', '.join(unclear)}" if unclear else ""
+    return text + (f"; in times the data it is worth {', '.join(worth_it)}" if worth_it else "")
 
 
 def times_text(times):
@@ -131,22 +141,23 @@ def times_text(times):
     return "more than {1:.0f}".format(*times) if np.isinf(times[0]) else "{:.1f} [{:.1f}, {:.1f}]".format(*times)
 
 
-def plot(runs, gains):
+def plot(runs, gains, equal):
     """Draw accuracy, and how far conv is ahead, against the number of training images. Returns: matplotlib Figure"""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained", width_ratios=(1.3, 1))
-    for name, style in zip(MODELS, ("--", "-", "-.", ":"), strict=True):
+    figure, axes = plt.subplots(1, 2 if gains else 1, figsize=(12, 4.6), layout="constrained", squeeze=False)
+    left, right = axes[0, 0], axes[0, -1]
+    for name, style in zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True):
         if variants_of(runs, name):
             figures.curve(left, sizes_of(runs), accuracies(runs, name), MODELS[name].label, style)
     left.set_ylabel("test accuracy, %: mean and 95% interval over seeds")
     if gains:
         means, lows, highs = np.transpose(list(gains.values()))
         right.errorbar(list(gains), means, yerr=[means - lows, highs - means], fmt="ko-", capsize=4, markersize=4)
-    right.axhline(0, color="0.7", linewidth=1)
-    right.set_ylabel("conv - dense, points, with 95% interval")
-    for ax in (left, right):
-        ax.set(xscale="log", xlabel="training images")
+        right.axhline(0, color="0.7", linewidth=1)
+        right.set_ylabel("conv - dense, points, with 95% interval")
+    for ax in axes.flat:
+        ax.set(xscale="log", xlabel=f"training images, equal {equal}")
         ax.set_xticks(sizes_of(runs), [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes_of(runs)])
         ax.minorticks_off()
     figures.label_ends(left)
@@ -163,7 +174,9 @@ def main(argv=None):
     flags = cli.study_parser(__doc__, MODELS, seeds=5)
     flags.add_argument("--equal-epochs", action="store_true", help="equal passes over the data instead of equal steps")
     options = cli.parse(flags, argv)
-    path = figures.path_to_save(cli.save_path(options, "sample_efficiency.png"), options.save)
+    equal = "epochs" if options.equal_epochs else "gradient steps"
+    name = "sample_efficiency_equal_epochs.png" if options.equal_epochs else "sample_efficiency.png"
+    path = figures.path_to_save(cli.save_path(options, name), options.save)
     arms = [
         (f"{name}-{n}", replace(options.recipe, train_images=n) if options.equal_epochs else options.recipe)
         for n in SIZES[:-1]
@@ -174,8 +187,8 @@ def main(argv=None):
     if options.recipe.train_images == SIZES[-1]:
         runs |= all_images(cli.study_runs("convolution_gain", options), {key.seed for key in runs})
     gains = gains_of(runs, cli.test_labels(options))
-    figures.save(plot(runs, gains), path)
-    print(report(runs, gains))
+    figures.save(plot(runs, gains, equal), path)
+    print(report(runs, gains, equal))
     figures.show()
 
 

@@ -129,6 +129,7 @@ USES = (
 VARIANTS = {
     name: convolution_gain.VARIANTS[name]._replace(measure=measure_changes, uses=USES) for name in ("dense", "conv")
 }
+STYLES = {"dense": "C0--", "conv": "C1-"}
 
 
 def right_shares(runs, variant, change):
@@ -160,14 +161,14 @@ def report(runs):
     rows = []
     for change, (_, unit, strengths, *_) in CHANGES.items():
         right = [accuracies(runs, name, change).T for name in names]
-        same = [consistencies(runs, name, change).mean(axis=0) for name in names]
+        same = [consistencies(runs, name, change).T for name in names]
         for n, strength in enumerate(strengths):
             rows.append(
                 [
-                    f"{change}, {strength:g} {unit}",
+                    f"{change}, {unit}: {strength:g}",
                     *(compare.mean_text(each[n]) for each in right),
                     compare.signed(ahead[change][n]) if ahead else "-",
-                    *(f"{each[n]:.2f}" for each in same),
+                    *(compare.mean_text(each[n]) for each in same),
                 ]
             )
     header = [
@@ -177,18 +178,21 @@ def report(runs):
         *(f"{name}, same prediction in %" for name in names),
     ]
     table = compare.markdown(header, rows)
-    return table + "\n\n" + sentence(ahead) if ahead else table
+    return f"{table}\n\n{sentence(ahead)} ({compare.seeds_text(runs)})." if ahead else table
 
 
 def sentence(ahead):
-    """Return the conclusion in one sentence. Args: the gains of each change"""
+    """Return the conclusion in one sentence, of each change at its moderate strength. Args: the gains of each change"""
 
     def at(change, strength):
-        return compare.signed(ahead[change][CHANGES[change].strengths.index(strength)])
+        return ahead[change][CHANGES[change].strengths.index(strength)]
 
-    parts = [f"{at(name, each.moderate)} ({name}, {each.moderate:g} {each.unit})" for name, each in CHANGES.items()]
-    unchanged = f"Conv is ahead of dense by {at('shift', 0)} points on the test images as they are"
-    return f"{unchanged}; changed, by {', '.join(parts)}."
+    parts = [("images as they are", at("shift", 0))]
+    parts += [(f"{name}, {each.unit}: {each.moderate:g}", at(name, each.moderate)) for name, each in CHANGES.items()]
+    ahead_by = [f"{compare.unsigned(gain)} ({what})" for what, gain in parts if gain[0] > 0]
+    behind_by = [f"{compare.unsigned(gain)} ({what})" for what, gain in parts if gain[0] <= 0]
+    text = f"Conv is ahead of dense, in points, by {', '.join(ahead_by) or 'none'}"
+    return text + (f"; it is behind by {', '.join(behind_by)}" if behind_by else "")
 
 
 def plot(runs):
@@ -199,8 +203,8 @@ def plot(runs):
     pairs = axes.reshape(2, 2, 3).swapaxes(1, 2).reshape(-1, 2)  # of each change, what is above and what is below
     for pair, (name, change) in zip(pairs, CHANGES.items(), strict=True):
         for ax, percents in zip(pair, (accuracies, consistencies), strict=True):
-            for variant, style in zip(compare.variants_of(runs), ("--", "-"), strict=False):
-                figures.curve(ax, change.strengths, percents(runs, variant, name), variant, style)
+            for variant in compare.variants_of(runs):
+                figures.curve(ax, change.strengths, percents(runs, variant, name), variant, STYLES[variant])
             ax.set_ylim(0, 104)  # a band of few seeds may leave what is possible
             figures.label_ends(ax)
         pair[0].set_title(name)
@@ -209,8 +213,7 @@ def plot(runs):
         axes[:, 0], ("test accuracy, %", "same prediction as of\nthe unchanged image, %") * 2, strict=True
     ):
         ax.set_ylabel(label)
-    seeds = len({key.seed for key in runs})
-    figure.suptitle(f"Means over {seeds} seeds, with bands of 95%", fontsize="medium")
+    figure.suptitle("Mean over seeds, with its 95% interval", fontsize="medium")
     return figure
 
 

@@ -18,6 +18,12 @@ def variants_of(runs):
     return list(dict.fromkeys(key.variant for key in runs))
 
 
+def seeds_text(runs):
+    """Return in words how many seeds there are, and what the intervals of one cover."""
+    seeds = len({key.seed for key in runs})
+    return f"{seeds} seeds" if seeds > 1 else "one seed: the intervals cover the images, not the seed"
+
+
 def accuracies(runs, variant, split):
     """Return a variant's accuracies in percent on a split, "test" or "train", one for each seed."""
     return [100 * run.record[split]["accuracy"] for run in of_variant(runs, variant)]
@@ -82,6 +88,11 @@ def mean_text(values):
 def signed(interval):
     """Return (mean, low, high) in words."""
     return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*interval)
+
+
+def unsigned(interval):
+    """Return in words by how much (mean, low, high) differs from 0, whichever way."""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*(interval if interval[0] > 0 else np.negative(interval)[[0, 2, 1]]))
 
 
 def markdown(header, rows):

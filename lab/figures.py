@@ -9,6 +9,8 @@ import numpy as np
 from lab import replacing, require_writable
 from lab.statistics import mean_interval
 
+LINES = {"-": "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 2, "--": "- -", "-.": "- \N{MIDDLE DOT}", ":": "\N{MIDDLE DOT}" * 3}
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +59,8 @@ def save(figure, path):
 def curve(ax, x, values, label, style="-"):
     """Draw on a Matplotlib axis the mean of each column over seeds with its 95% interval.
 
-    Args: x numbers (n,), values (seeds, n); the band, Student's over seeds, is left out where there is one seed.
+    Args: x numbers (n,); values (seeds, n); a label; a style as Matplotlib's plot takes it, say "C0--". The band,
+        Student's over seeds, is left out where there is one seed.
     """
     values = np.asarray(values)
     (line,) = ax.plot(x, values.mean(axis=0), style, marker="o", markersize=4, label=label)
@@ -67,7 +70,7 @@ def curve(ax, x, values, label, style="-"):
 
 
 def label_ends(ax, points=11):
-    """Write each curve's label beside its end, so many points apart at least; for an axis whose limits are final."""
+    """Write each curve's label and kind of line beside its end, so many points apart; for an axis of final limits."""
     bottom, top = ax.get_ylim()
     gap = points * (top - bottom) / (ax.get_window_extent().height * 72 / ax.figure.dpi)
     free = bottom
@@ -75,7 +78,7 @@ def label_ends(ax, points=11):
         height = max(free, line.get_ydata()[-1])
         free = height + gap
         ax.annotate(
-            line.get_label(),
+            f"{LINES[line.get_linestyle()]} {line.get_label()}",
             (1, height),
             (4, 0),
             xycoords=ax.get_yaxis_transform(),

@@ -80,3 +80,9 @@ def test_numbers_in_words():
     assert compare.mean_text([87.25]) == "87.25"
     assert compare.mean_text([1.0, 2.0, 3.0]) == "2.00 ± 1.00 [-0.48, 4.48]"
     assert compare.signed((2.4, -0.1, 4.9)) == "+2.40 [-0.10, +4.90]"
+
+
+def test_a_difference_in_words():
+    assert compare.signed((-1.5, -2, 0.25)) == "-1.50 [-2.00, +0.25]"
+    assert compare.unsigned((1.5, -0.25, 2)) == "1.50 [-0.25, 2.00]"
+    assert compare.unsigned((-1.5, -2, 0.25)) == "1.50 [-0.25, 2.00]"

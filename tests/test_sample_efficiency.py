@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from conftest import run_script
@@ -65,39 +67,55 @@ def test_data_out_of_reach():
     assert (below, at_the_end) == (None, None)
     assert beyond == (np.inf, 10, np.inf)
     assert sample_efficiency.times_text(beyond) == "more than 10"
-    _, for_one_seed, _ = sample_efficiency.worth([100, 1_000, 10_000], theirs + [[0, 11, 0], [0, 0, 0]], theirs)
-    assert for_one_seed is None
+    _, for_some_seeds, _ = sample_efficiency.worth([100, 1_000, 10_000], theirs + [[0, 11, 0], [0, 0, 0]], theirs)
+    assert for_some_seeds is None
+    assert sample_efficiency.worth([100, 1_000], np.array([[80.0, 90]]), np.array([[70.0, 75]])) == [None, None]
+
+
+def test_a_plateau_is_reached_at_its_beginning():
+    assert sample_efficiency.reached(np.array([1.0, 2, 3, 4]), np.array([80.0, 90, 90, 91]), 90) == 2
 
 
 def test_table_and_sentence_say_what_the_runs_say():
     runs = made_up_runs((100, 300, 1_000), dense=dense, conv=conv)
-    table, sentence = sample_efficiency.report(runs, sample_efficiency.gains_of(runs, LABELS)).split("\n\n")
+    table, sentence = sample_efficiency.report(runs, sample_efficiency.gains_of(runs, LABELS), "steps").split("\n\n")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert [row[0] for row in rows[2:]] == ["100", "300", "1,000"]
     assert rows[2][3].startswith("+3.27 [")  # 3.01 and 3.51, in whole images
     assert rows[2][4].startswith("2.1 [")
     assert rows[4][4] == "-"  # dense has not been tried with 2,000
-    assert f"{rows[2][3]} points with 100 training images and {rows[4][3]} with 1,000;" in sentence
-    assert f"in times the data it is worth {rows[2][4]} with 100, {rows[3][4]} with 300." in sentence
+    gains = ", ".join(f"{row[3]} with {row[0]}" for row in rows[2:])
+    assert f"convolution buys {gains} training images; in times" in sentence
+    assert f"in times the data it is worth {rows[2][4]} with 100, {rows[3][4]} with 300 (2 seeds)." in sentence
+
+
+def test_a_gain_that_may_be_none_is_called_so():
+    runs = made_up_runs(
+        (100, 300), dense=dense, conv=lambda n, seed: dense(n, seed) + (18 * seed - 9 if n == 100 else 200)
+    )
+    sentence = sample_efficiency.report(runs, sample_efficiency.gains_of(runs, LABELS), "steps").split("\n\n")[1]
+    assert re.search(r"buys \+2\.00 \[.*\] with 300 training images; the interval holds 0 with 100 ", sentence)
 
 
 def test_sizes_and_models_that_are_not_there_are_left_out():
     runs = made_up_runs((100, 300), dense=dense, conv=conv)
     runs |= made_up_runs((1_000,), dense=dense)
     assert sample_efficiency.sizes_of(runs) == [100, 300]
-    sample_efficiency.plot(runs, sample_efficiency.gains_of(runs, LABELS))
-    table = sample_efficiency.report(runs, sample_efficiency.gains_of(runs, LABELS))
+    gains = sample_efficiency.gains_of(runs, LABELS)
+    sample_efficiency.plot(runs, gains, "steps")
+    table = sample_efficiency.report(runs, gains, "steps")
     assert "1,000" not in table
-    alone = sample_efficiency.report(made_up_runs((100, 300), dense=dense), {})
+    alone = sample_efficiency.report(made_up_runs((100, 300), dense=dense), {}, "steps")
     assert "conv |" not in alone
     assert alone.endswith("|")  # no sentence
 
 
 def test_the_experiment_at_smoke_size(tmp_path):
-    arguments = ("sample_efficiency.py", "--smoke", "--seeds", 2, "--variants", "dense", "--output-dir", tmp_path)
-    process = run_script(*arguments)
+    arguments = ("--smoke", "--seeds", 2, "--variants", "dense", "--equal-epochs", "--output-dir", tmp_path)
+    process = run_script("sample_efficiency.py", *arguments)
     assert process.returncode == 0, process.stderr
-    assert (tmp_path / "smoke" / "sample_efficiency.png").is_file()
+    assert (tmp_path / "smoke" / "sample_efficiency_equal_epochs.png").is_file()
     rows = [line.split()[1] for line in process.stdout.splitlines() if line.startswith("| ")]
-    assert rows == ["images", "------", "100", "300", "1,000"]
-    assert len(list((tmp_path / "smoke" / "sample_efficiency").glob("*.npz"))) == 6
+    assert (rows[0], *rows[2:]) == ("images,", "100", "300", "1,000")
+    runs = [Run.from_file(path) for path in (tmp_path / "smoke" / "sample_efficiency").iterdir()]
+    assert sorted(run.record["train"]["n"] for run in runs) == [100, 100, 300, 300, 1_000, 1_000]

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from conftest import run_script
@@ -72,7 +74,8 @@ def test_the_experiment_at_smoke_size(tmp_path):
     process = run_script("shift_robustness.py", "--smoke", "--seeds", 2, "--output-dir", tmp_path)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "smoke" / "shift_robustness.png").is_file()
-    unchanged = [line for line in process.stdout.splitlines() if " 100.00 | " in line and " 100.00 |" in line[-20:]]
+    unchanged = [line for line in process.stdout.splitlines() if line.count("| 100.00 ± 0.00 [100.00, 100.00] |") == 1]
     assert len(unchanged) == len(shift_robustness.CHANGES)
-    (row,) = (line for line in process.stdout.splitlines() if line.startswith("| shift, 2 pixels"))
-    assert f"{row.split('|')[4].strip()} (shift, 2 pixels)" in process.stdout.splitlines()[-1]
+    (row,) = (line for line in process.stdout.splitlines() if line.startswith("| shift, pixels: 2 "))
+    ahead = re.sub("[+-]", "", row.split("|")[4].split()[0])
+    assert re.search(rf"{ahead} \[[^]]*\] \(shift, pixels: 2\)", process.stdout.splitlines()[-1])
