@@ -27,7 +27,7 @@ figures: .venv/installed
 		sed '/^picture: /d' saves/$$script.txt > results/$$script.md || exit 1; \
 	done
 
-# the published runs of experiments 5 to 7: five hours on two cores; what is there already is not done again
+# the published runs of experiments 5 to 7: some four hours on two cores; what is there already is not done again
 study: .venv/installed
 	for script in convolution_gain sample_efficiency shift_robustness; do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --output-dir results --save saves/$$script.png || exit 1; \
