@@ -131,7 +131,11 @@ def sentence(gains, times):
     clear = [f"{compare.signed(gain)} with {n:,}" for n, gain in gains.items() if gain[1] * gain[2] > 0]
     unclear = [f"{n:,}" for n, gain in gains.items() if gain[1] * gain[2] <= 0]
     worth_it = [f"{times_text(times[n])} with {n:,}" for n in times if times[n]]
-    text = f"In points, one convolution buys {', '.join(clear)} training images" if clear else "It buys nothing sure"
+    text = (
+        f"In points, one convolution buys {', '.join(clear)} training images"
+        if clear
+        else "One convolution buys nothing sure"
+    )
     text += f"; the interval holds 0 with {', '.join(unclear)}" if unclear else ""
     return text + (f"; in times the data it is worth {', '.join(worth_it)}" if worth_it else "")
 
