@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from statistics import fmean
 
 import pytest
 from conftest import ROOT, run_script
@@ -10,6 +11,7 @@ from conftest import ROOT, run_script
 import convolution_gain
 import deep_learning
 import deep_learning_conv
+import sample_efficiency
 import shift_robustness
 from lab.recipe import Recipe
 from lab.statistics import mean_interval
@@ -69,6 +71,24 @@ def test_the_docstrings(gain):
     assert f"on the training set {train} (" in convolution_gain.__doc__
 
 
+def test_the_efficiency_is_that_of_the_published_runs(tmp_path):
+    table, sentence = said_of_the_published_runs("sample_efficiency", tmp_path).strip().split("\n\n")
+    assert f"> {sentence}\n" in README
+    assert table in README
+    rows = {row[0].strip(): row[1:] for row in (line.split("|")[1:-1] for line in table.splitlines())}
+    ahead, behind = (re.findall(r"\d+\.\d\d", rows[n][4]) for n in ("30,000", "10,000"))
+    assert re.findall(r"\d+\.\d\d", sample_efficiency.__doc__) == [*ahead, behind[0], *behind[:0:-1]]
+    assert f"dense is as good on {rows['10,000'][5].strip()} times as many." in PROSE
+    runs = [Run.from_file(path) for path in (ROOT / "results" / "sample_efficiency").iterdir()]
+    by_heart = {
+        name: fmean(100 * run.record["train"]["accuracy"] for run in runs if run.key.variant == f"{name}-10000")
+        for name in ("conv", "dense")
+    }
+    assert (
+        "right about {conv:.2f}% of those that it was trained on, dense about {dense:.2f}%".format(**by_heart) in PROSE
+    )
+
+
 def test_the_robustness_is_that_of_the_published_runs(tmp_path):
     table, sentence = said_of_the_published_runs("shift_robustness", tmp_path).strip().split("\n\n")
     assert f"> {sentence}\n" in README
@@ -93,7 +113,7 @@ def test_the_robustness_is_that_of_the_published_runs(tmp_path):
     assert sorted(ahead[2:], reverse=True) == ahead[2:]
 
 
-@pytest.mark.parametrize(("script", "seeds"), [(convolution_gain, 10), (shift_robustness, 5)])
+@pytest.mark.parametrize(("script", "seeds"), [(convolution_gain, 10), (sample_efficiency, 5), (shift_robustness, 5)])
 def test_no_published_run_was_dropped(script, seeds):
     keys = [Run.from_file(path).key for path in (ROOT / "results" / script.__name__).iterdir()]
     assert sorted(keys) == sorted(Key(name, seed, Recipe()) for name in script.VARIANTS for seed in range(seeds))
