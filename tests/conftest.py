@@ -56,6 +56,18 @@ def wait_until(condition, seconds=120):
         time.sleep(0.05)
 
 
+def flip_bits(path, every, count_cases):
+    """Write the file with one bit flipped, every so many of them, and yield after each; count the cases at the end."""
+    whole = path.read_bytes()
+    bits = range(0, 8 * len(whole), every)
+    for bit in bits:
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        yield
+    count_cases(len(bits))
+
+
 def run_measured(statements):
     """Run Python statements in a process of their own, warnings being errors; return what they print, and MiB at peak.
 

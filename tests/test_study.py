@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_script, start, wait_until
+from conftest import flip_bits, run_script, start, wait_until
 
 from lab import LabError, study
 from lab.recipe import SMOKE, Recipe
@@ -286,17 +286,12 @@ def test_shuffled_pixels_are_the_same_pixels_in_one_order():
 @pytest.mark.fault("study", "record with a bit flipped: read the same, or named as damaged")
 def test_every_flipped_bit_of_a_run_is_damage_or_does_not_matter(tmp_path, soak, count_cases):
     record = {"seed": 0, "study": {"variant": "dense", "recipe": {}}}
-    whole = study.Run(record, {"right": np.arange(50, dtype=np.uint8)}).to_bytes()
     path = tmp_path / "run.npz"
-    bits = range(0, 8 * len(whole), 1 if soak else 3)
-    for bit in bits:
-        flipped = bytearray(whole)
-        flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
+    path.write_bytes(study.Run(record, {"right": np.arange(50, dtype=np.uint8)}).to_bytes())
+    for _ in flip_bits(path, 1 if soak else 3, count_cases):
         try:
             run = study.Run.from_file(path)
         except LabError:
             continue
         assert run.record == record
         np.testing.assert_array_equal(run.arrays["right"], np.arange(50))
-    count_cases(len(bits))
