@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate
 
-.PHONY: all test lint figures study soak bench lock clean
+.PHONY: all test test-faults lint figures study soak bench lock clean
 
 all: .venv/installed
 	$(BIN)/python deep_learning.py
@@ -12,7 +12,11 @@ all: .venv/installed
 	$(BIN)/python convolution_gain.py --short
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/faults
+
+# the longer fault tests
+test-faults: .venv/installed-dev
+	$(BIN)/python -m pytest tests/faults
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -22,22 +26,22 @@ figures: .venv/installed
 	MPLBACKEND=Agg $(BIN)/python deep_learning_pred.py --save figures/predictions.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
-	for script in convolution_gain sample_efficiency shift_robustness; do \
+	for script in convolution_gain sample_efficiency robustness; do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.txt && \
-		sed '/^picture: /d' saves/$$script.txt > results/$$script.md || exit 1; \
+		sed '/^figure: /d' saves/$$script.txt > results/$$script.md || exit 1; \
 	done
 
-# the published runs of experiments 5 to 7: some four hours on two cores; what is there already is not done again
+# the published runs of experiments 5 to 7: four hours on two cores; finished runs are not done again
 study: .venv/installed
-	for script in convolution_gain sample_efficiency shift_robustness; do \
+	for script in convolution_gain sample_efficiency robustness; do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --output-dir results --save saves/$$script.png || exit 1; \
 	done
 
-# the long form of the fault tests, and their table
+# all fault tests in their long form, and their table: an hour
 soak: .venv/installed-dev
 	$(BIN)/python -m pytest -m fault --soak --faults results/faults.md
 
-# a set-up of its own: the contestants' packages are large, and Keras is slower to start where it finds them
+# a virtual environment of its own: the contestants' packages are large, and slow down the import of Keras
 bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/run.py
 

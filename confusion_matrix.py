@@ -1,4 +1,4 @@
-"""Experiment 4: which garments the dense model takes for which, on 200 test samples.
+"""Experiment 4: which classes the dense model confuses, on 200 test samples.
 
 python confusion_matrix.py
 python confusion_matrix.py --samples all --normalize
@@ -7,60 +7,45 @@ python confusion_matrix.py --samples all --normalize
 import numpy as np
 
 import deep_learning
-from lab import cli, figures, store
-from lab.data import CLASS_NAMES, load_splits
-from lab.statistics import wilson_interval
+from lab import cli, figures
+from lab.data import CLASS_NAMES, load_test_data
+from lab.recipe import predict
+from lab.statistics import confusion_counts, row_fractions, wilson_interval
 
 
 def parser():
     """Return the parser of this script's flags."""
-    flags = cli.picture_parser(__doc__)
+    flags = cli.figure_parser(__doc__)
     flags.add_argument("--samples", type=samples, default=200, metavar="N", help="the first N, or all; default 200")
-    flags.add_argument("--normalize", action="store_true", help="shares of each row instead of counts in the picture")
+    flags.add_argument("--normalize", action="store_true", help="draw fractions of each row instead of counts")
     return flags
 
 
 def samples(text):
-    """Read a number of test samples; None stands for all."""
+    """Convert a number of test samples; None stands for all."""
     return None if text == "all" else cli.whole_number(1)(text)
 
 
-def confusion_counts(actual, predicted):
-    """Count how often each actual class was predicted as each class.
-
-    Args: actual, predicted integer (n,) in [0, 10). Returns: integer (10, 10), rows actual, columns predicted
-    """
-    counts = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), int)
-    np.add.at(counts, (actual, predicted), 1)
-    return counts
-
-
 def precision_and_recall(counts):
-    """Return per-class precision and recall, float (10,) each; nan where a class was never predicted or never there."""
-    right = counts.diagonal()
+    """Return per-class precision and recall, float (10,) each; nan if a class was never predicted or is absent."""
+    correct = counts.diagonal()
     with np.errstate(invalid="ignore"):
-        return right / counts.sum(axis=0), right / counts.sum(axis=1)
+        return correct / counts.sum(axis=0), correct / counts.sum(axis=1)
 
 
-def row_shares(counts):
-    """Return each row divided by its sum, float (10, 10); nan where a class is absent."""
-    with np.errstate(invalid="ignore"):
-        return counts / counts.sum(axis=1, keepdims=True)
+def format_accuracy(counts):
+    """Return n, accuracy and its 95% interval as text."""
+    correct, n = int(counts.trace()), int(counts.sum())
+    low, high = wilson_interval(correct, n)
+    return f"accuracy {correct / n:.1%} ±{50 * (high - low):.1f} points (95% CI {low:.1%} to {high:.1%}, n = {n:,})"
 
 
-def accuracy_text(counts):
-    """Return n, accuracy and its 95% interval in words."""
-    right, n = int(counts.trace()), int(counts.sum())
-    low, high = wilson_interval(right, n)
-    return f"accuracy {right / n:.1%} ±{50 * (high - low):.1f} points (95% CI {low:.1%} to {high:.1%}, n = {n:,})"
-
-
-def table(counts):
+def format_table(counts):
     """Return the matrix with precision and recall as lines of text."""
     short_names = [name.split()[0].split("/")[0] for name in CLASS_NAMES]
     cells = [["actual \\ predicted", *short_names, "precision", "recall"]]
-    for name, row, *shares in zip(CLASS_NAMES, counts, *precision_and_recall(counts), strict=True):
-        cells.append([name, *map(str, row), *("-" if np.isnan(share) else f"{share:.1%}" for share in shares)])
+    for name, row, *fractions in zip(CLASS_NAMES, counts, *precision_and_recall(counts), strict=True):
+        cells.append([name, *map(str, row), *("-" if np.isnan(each) else f"{each:.1%}" for each in fractions)])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
@@ -68,39 +53,11 @@ def table(counts):
     )
 
 
-def plot_confusion(counts, normalize):
-    """Draw the matrix as a heatmap, in counts or in row shares. Returns: matplotlib Figure"""
-    return plot_matrix(
-        row_shares(counts) if normalize else counts,
-        fmt=".2f" if normalize else "d",
-        title=accuracy_text(counts),
-        label="share of the actual class" if normalize else "images",
-        cmap="Blues",
-    )
-
-
-def plot_matrix(values, fmt, title, label, **colors):
-    """Draw numbers (10, 10), rows actual, columns predicted, as a heatmap; the label is its color bar's."""
-    import matplotlib.pyplot as plt
-    import seaborn
-
-    figure, ax = plt.subplots(figsize=(8.5, 7.5), layout="constrained")
-    seaborn.heatmap(
-        values,
-        annot=True,
-        fmt=fmt,
-        square=True,
-        linewidths=0.5,
-        xticklabels=CLASS_NAMES,
-        yticklabels=CLASS_NAMES,
-        cbar_kws={"label": label},
-        ax=ax,
-        **colors,
-    )
-    ax.set(xlabel="predicted", ylabel="actual", title=title)
-    ax.tick_params(axis="x", rotation=45)
-    ax.tick_params(axis="y", rotation=0)
-    return figure
+def plot_matrix(counts, normalize):
+    """Draw the matrix as a heatmap, in counts or in fractions of each row. Returns: matplotlib Figure"""
+    values, fmt = (row_fractions(counts), ".2f") if normalize else (counts, "d")
+    label = "fraction of the actual class" if normalize else "images"
+    return figures.plot_confusion(values, fmt, format_accuracy(counts), label, cmap="Blues")
 
 
 def main(argv=None):
@@ -110,17 +67,15 @@ def main(argv=None):
     n = options.samples or options.recipe.test_images
     if n > options.recipe.test_images:
         flags.error(f"argument --samples: {n} samples, but there are {options.recipe.test_images}")
-    picture = figures.path_to_save(cli.save_path(options, "confusion_matrix.png"), options.save)
-    model = store.load_model(options.model) if options.model else cli.run_of(deep_learning, options)[0]
-    (test,) = load_splits(["test"], options.data_dir)
-    predicted = store.predict(model, test.images[:n]).argmax(axis=1)
-    counts = confusion_counts(test.labels[:n], predicted)
-    figure = plot_confusion(counts, options.normalize)
-    figures.save(figure, picture)
-    print(table(counts))
-    print(accuracy_text(counts))
+    path = figures.path_to_save(cli.save_path(options, "confusion_matrix.png"), options.save)
+    model = cli.given_or_trained_model(deep_learning, options)
+    images, labels = load_test_data(options.data_dir).first(n)
+    counts = confusion_counts(labels, predict(model, images).argmax(axis=1))
+    figures.save(plot_matrix(counts, options.normalize), path)
+    print(format_table(counts))
+    print(format_accuracy(counts))
     figures.show()
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

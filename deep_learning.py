@@ -6,14 +6,15 @@ Trains 101,770 parameters for 5 epochs on 60,000 images and prints the accuracy 
     python deep_learning.py
 """
 
-from lab import cli, store
+from lab import cli
+from lab.data import load_data
+from lab.recipe import compile_model, evaluate, fit, initialize_model
 
 SAVED_AS = "fashion.keras"
-THREADS = 1  # a step is too small to be shared: two threads take longer than one
 
 
 def build_model():
-    """Return the untrained dense model: pixels (28, 28) in [0, 1] to ten class probabilities; 101,770 weights."""
+    """Return the untrained dense model: pixels (28, 28) in [0, 1] to ten class probabilities; 101,770 parameters."""
     from keras import Input, Sequential, layers
 
     return Sequential(
@@ -28,14 +29,43 @@ def build_model():
     )
 
 
+def train(training):
+    """Load the data, build the model, compile, fit, evaluate and save it; return the model and its record."""
+    recipe = training.recipe  # epochs, batch size, learning rate, ...: lab/recipe.py, unless flags say otherwise
+
+    # Load images, uint8 (n, 28, 28), and labels, 0 to 9
+    train_split, test_split = load_data(training.data_dir)
+    train_images, train_labels = train_split.first(recipe.train_images)
+    test_images, test_labels = test_split.first(recipe.test_images)
+
+    # Build the model; the seed decides its initial weights, the order of the images, and dropout
+    model = initialize_model(build_model, recipe, training.seed)
+    model.summary()
+
+    # Compile: how the weights are updated, what is minimized, and what is reported
+    compile_model(
+        model,
+        optimizer="adam",
+        learning_rate=recipe.learning_rate,
+        loss="sparse_categorical_crossentropy",
+        metric="accuracy",
+    )
+
+    # Fit: every epoch sees each training image once, in a new order, its pixels scaled to [0, 1]
+    history = fit(model, train_images, train_labels, recipe.epochs, recipe.batch_size, training.checkpoint)
+
+    # Evaluate the finished model, on the test images once
+    train_scores = evaluate(model, train_images, train_labels)
+    test_scores = evaluate(model, test_images, test_labels)
+
+    # Save the model, and beside it a record of how it was trained
+    return training.save(model, history, {"train": train_scores, "test": test_scores})
+
+
 def main(argv=None):
-    """Train, save, evaluate, and print the accuracy."""
-    options = cli.parse(cli.training_parser(__doc__), argv)
-    path = cli.save_path(options, SAVED_AS)
-    run = store.saved_or_trained if options.resume else store.trained
-    model, record = run(build_model, path, options.recipe, options.seed, options.data_dir, THREADS)
-    cli.report(record)
+    """Train the model and print its accuracy."""
+    cli.run_training(__name__, argv)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -1,4 +1,4 @@
-"""Experiment 3: what the conv model says of 20 test images, or of your own photographs.
+"""Experiment 3: what the conv model predicts for 20 test images, or for your own photographs.
 
 python deep_learning_pred.py
 python deep_learning_pred.py --start 100 --count 40
@@ -10,32 +10,36 @@ import math
 import numpy as np
 
 import deep_learning_conv
-from lab import cli, figures, photo, store
-from lab.data import CLASS_NAMES, load_splits
+from lab import cli, figures
+from lab.data import CLASS_NAMES, load_test_data
+from lab.plumbing.photographs import read_photograph
+from lab.recipe import predict
 
-LARGEST_COUNT = 100  # as many images as one picture can hold
+LARGEST_COUNT = 100  # images in one figure
 
 
 def parser():
     """Return the parser of this script's flags."""
-    flags = cli.picture_parser(__doc__)
+    flags = cli.figure_parser(__doc__)
     flags.add_argument("--count", type=cli.whole_number(1, LARGEST_COUNT), metavar="N", help="test images, default 20")
-    flags.add_argument("--start", type=cli.whole_number(0), metavar="N", help="the first of them, default 0")
-    flags.add_argument("--image", type=cli.path, nargs="+", metavar="FILE", help="photographs instead of test images")
+    flags.add_argument("--start", type=cli.whole_number(0), metavar="N", help="index of the first, default 0")
+    flags.add_argument(
+        "--image", type=cli.nonempty_path, nargs="+", metavar="FILE", help="photographs instead of test images"
+    )
     return flags
 
 
-def prediction_lines(start, probabilities, labels):
-    """Return one line per image: index, predicted class, its probability, actual class, right or wrong."""
+def format_predictions(start, probabilities, labels):
+    """Return one line per image: index, predicted class, its probability, actual class, correct or WRONG."""
     return [
         f"{index:>5}  {CLASS_NAMES[row.argmax()]:<12}{row.max():>7.1%}  {CLASS_NAMES[label]:<12} "
-        f"{'right' if row.argmax() == label else 'WRONG'}"
+        f"{'correct' if row.argmax() == label else 'WRONG'}"
         for index, (row, label) in enumerate(zip(probabilities, labels, strict=True), start)
     ]
 
 
 def top_classes(probabilities, count=3):
-    """Return the `count` most probable classes of one image as (name, probability), the best first."""
+    """Return the `count` most probable classes of one image as (name, probability), the most probable first."""
     return [(CLASS_NAMES[label], probabilities[label]) for label in np.argsort(-probabilities, kind="stable")[:count]]
 
 
@@ -63,7 +67,7 @@ def plot_predictions(images, probabilities, labels):
 
 
 def plot_photographs(photographs, probabilities):
-    """Draw each photograph beside the 28 x 28 pixels that the model saw, under its three best classes.
+    """Draw each photograph beside the 28 x 28 pixels that the model gets, under its three most probable classes.
 
     Args: photographs (PIL.Image, uint8 (28, 28)) pairs, probabilities float (n, 10). Returns: matplotlib Figure
     """
@@ -79,12 +83,12 @@ def plot_photographs(photographs, probabilities):
     ):
         left.imshow(photograph)
         right.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-        right.set_title("\n".join(f"{name} {share:.0%}" for name, share in top_classes(row)), fontsize=9)
+        right.set_title("\n".join(f"{name} {probability:.0%}" for name, probability in top_classes(row)), fontsize=9)
     return figure
 
 
 def main(argv=None):
-    """Predict test images or photographs with the conv model, print and draw what it says."""
+    """Predict test images or photographs with the conv model; print and draw the predictions."""
     flags = parser()
     options = cli.parse(flags, argv)
     start, count, n = options.start or 0, options.count or 20, options.recipe.test_images
@@ -92,29 +96,27 @@ def main(argv=None):
         flags.error(f"argument --start: {start} + {count} images, but there are {n}")
     if options.image and (options.start, options.count) != (None, None):
         flags.error("argument --image: --start and --count are for test images")
-    photographs = [photo.read_photo(path) for path in options.image or []]
-    picture = figures.path_to_save(cli.save_path(options, "predictions.png"), options.save)
-    model = store.load_model(options.model) if options.model else cli.run_of(deep_learning_conv, options)[0]
+    photographs = [read_photograph(path) for path in options.image or []]
+    path = figures.path_to_save(cli.save_path(options, "predictions.png"), options.save)
+    model = cli.given_or_trained_model(deep_learning_conv, options)
 
     if photographs:
-        images = np.stack([pixels for _, pixels in photographs])
-        probabilities = store.predict(model, images)
+        probabilities = predict(model, np.stack([pixels for _, pixels in photographs]))
         figure = plot_photographs(photographs[:LARGEST_COUNT], probabilities[:LARGEST_COUNT])
         lines = [
-            f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in top_classes(row))}"
+            f"{path}: {', '.join(f'{name} {probability:.1%}' for name, probability in top_classes(row))}"
             for path, row in zip(options.image, probabilities, strict=True)
         ]
     else:
-        (test,) = load_splits(["test"], options.data_dir)
-        images, labels = (part[start : start + count] for part in (test.images, test.labels))
-        probabilities = store.predict(model, images)
+        images, labels = (part[start : start + count] for part in load_test_data(options.data_dir))
+        probabilities = predict(model, images)
         figure = plot_predictions(images, probabilities, labels)
-        right = int((probabilities.argmax(axis=1) == labels).sum())
-        lines = [*prediction_lines(start, probabilities, labels), f"{right} of {len(labels)} right"]
-    figures.save(figure, picture)
+        correct = int((probabilities.argmax(axis=1) == labels).sum())
+        lines = [*format_predictions(start, probabilities, labels), f"{correct} of {len(labels)} correct"]
+    figures.save(figure, path)
     print("\n".join(lines))
     figures.show()
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -1,14 +1,14 @@
 """Experiment 6: whether the convolution helps with little data.
 
-It takes some 30,000 images: with those conv is ahead by 1.33 [0.38, 2.27] points, with 10,000 it is behind by
-0.55 [0.05, 1.04] (results/sample_efficiency.md).
+With 30,000 training images, conv is ahead by 1.33 [0.42, 2.23] points; with 10,000 it is behind by 0.55 [0.26, 0.84]
+(results/sample_efficiency.md).
 
 Test accuracy of four models trained on 100 to 60,000 images, all with the same number of gradient steps, so that little
 data is not also little training. The runs with all 60,000 are experiment 5's; the 120 others take two hours and a half
 on two cores, and may be stopped and started again.
 
 python sample_efficiency.py
-python sample_efficiency.py --equal-epochs    # five epochs of whatever data there is
+python sample_efficiency.py --equal-epochs    # five epochs at every size
 python sample_efficiency.py --from-results    # the published runs: figure, table and sentence in seconds
 """
 
@@ -17,187 +17,174 @@ from dataclasses import replace
 import numpy as np
 
 import convolution_gain
-from lab import cli, compare, figures, study
+from lab import cli, compare, figures
 from lab.statistics import mean_interval
+from lab.study import collect_predictions
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
 
 
-def balanced(n):
-    """Return a function that chooses among n training images, as many of each class, a seed's fewer among its more."""
+def select_balanced(n):
+    """Return a function that selects n training images, as many of each class; the subsets of a seed are nested."""
 
-    def choose(labels, count, seed):
+    def select(labels, count, seed):
         order = np.random.default_rng(seed).permutation(len(labels))
-        of_classes = [order[labels[order] == label][: n // 10] for label in range(10)]
-        return np.resize(np.sort(np.concatenate(of_classes)), count)  # again and again, where there are fewer
+        by_class = [order[labels[order] == label][: n // 10] for label in range(10)]
+        return np.resize(np.sort(np.concatenate(by_class)), count)  # repeated if there are fewer
 
-    return choose
+    return select
 
 
-def measure_predicted(model, record, *splits):
+def collect_predicted(model, train_split, test_split):
     """Return the predicted class of each test image only."""
-    return {"predicted": study.measure_predictions(model, record, *splits)["predicted"]}
+    return {"predicted": collect_predictions(model, train_split, test_split)["predicted"]}
 
 
 MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "wide", "conv-shuffled")}
+NAMES = {(model, n): f"{model}-{n}" for n in SIZES for model in MODELS}
 VARIANTS = {
-    f"{name}-{n}": model._replace(choose=balanced(n), measure=measure_predicted)
-    for n in SIZES[:-1]
-    for name, model in MODELS.items()
+    name: replace(MODELS[model], select_train=select_balanced(n), collect=collect_predicted)
+    for (model, n), name in NAMES.items()
+    if n < SIZES[-1]
 }
 
 
-def accuracies(runs, name):
+def models_in(runs):
+    """Return the models that have runs."""
+    present = compare.variant_names(runs)
+    return [model for model in MODELS if any(NAMES[model, n] in present for n in SIZES)]
+
+
+def sizes_in(runs):
+    """Return the numbers of training images for which all models that have runs have one."""
+    present, models = compare.variant_names(runs), models_in(runs)
+    return [n for n in SIZES if all(NAMES[model, n] in present for model in models)]
+
+
+def accuracies(runs, model):
     """Return a model's test accuracies in percent, float (seeds, sizes)."""
-    by_size = [compare.accuracies(runs, variant, "test") for variant in variants_of(runs, name)]
-    return np.transpose(by_size)
+    return np.transpose([compare.accuracies(runs, NAMES[model, n], "test") for n in sizes_in(runs)])
 
 
-def variants_of(runs, name):
-    """Return the names of a model's variants in the order of the sizes; none if the model has no runs."""
-    there = {variant.rpartition("-")[0] for variant in compare.variants_of(runs)}
-    return [f"{name}-{n}" for n in sizes_of(runs)] if name in there else []
-
-
-def sizes_of(runs):
-    """Return the numbers of training images that all models there have run."""
-    there = compare.variants_of(runs)
-    names = {variant.rpartition("-")[0] for variant in there}
-    return [n for n in SIZES if all(f"{name}-{n}" in there for name in names)]
-
-
-def worth(sizes, ours, theirs):
+def data_multiplier(sizes, ours, theirs):
     """Return how many times the data theirs needs to be as accurate as ours, at each size: mean, low and high, or None.
 
     Read for each seed off a line through theirs over the logarithm of the size. Where ours is beyond theirs at any
     size, by an interval that excludes 0, mean and high are infinite and low is how far theirs was tried. Otherwise None
-    where a seed is out of reach, and with one seed.
+    if a seed is out of reach, and with one seed.
 
     Args: numbers of images; accuracies of two models, float (seeds, sizes). The interval: Student's t of the logarithm.
     """
-    times = []
+    multipliers = []
     rising = np.maximum.accumulate(theirs, axis=1)
     for n, column in zip(sizes, ours.T, strict=True):
         beyond = column - rising[:, -1]
         if len(beyond) > 1 and n < sizes[-1] and mean_interval(beyond)[1] > 0:
-            times.append((np.inf, sizes[-1] / n, np.inf))
+            multipliers.append((np.inf, sizes[-1] / n, np.inf))
         elif len(beyond) < 2 or (beyond > 0).any() or (column < theirs[:, 0]).any():
-            times.append(None)
+            multipliers.append(None)
         else:
-            needed = [reached(np.log(sizes), *each) for each in zip(rising, column, strict=True)]
-            times.append(tuple(np.exp(mean_interval(needed - np.log(n)))))
-    return times
+            needed = [first_crossing(np.log(sizes), *each) for each in zip(rising, column, strict=True)]
+            multipliers.append(tuple(np.exp(mean_interval(np.array(needed) - np.log(n)))))
+    return multipliers
 
 
-def reached(x, rising, value):
+def first_crossing(x, rising, value):
     """Return where a line through points that never fall first reaches a value."""
     steps = np.append(True, np.diff(rising) > 0)
     return np.interp(value, rising[steps], x[steps])
 
 
-def gains_of(runs, test_labels):
+def gains(runs, test_labels):
     """Return by how many points conv is ahead of dense at each size: dict of (mean, low, high)."""
-    gains = {}
-    for n in sizes_of(runs):
-        gains |= compare.differences(runs, {n: (f"conv-{n}", f"dense-{n}")}, "test", test_labels)
-    return gains
+    pairs = {n: (NAMES["conv", n], NAMES["dense", n]) for n in sizes_in(runs)}
+    return {n: compare.differences(runs, {n: pair}, "test", test_labels)[n] for n, pair in pairs.items()}
 
 
-def report(runs, gains, equal):
-    """Return the table and the sentence, in Markdown. Args: `equal`, what the models have as much of at every size"""
-    sizes = sizes_of(runs)
-    names = [name for name in MODELS if variants_of(runs, name)]
-    times = dict.fromkeys(sizes)
-    if gains:
-        times = dict(zip(sizes, worth(sizes, accuracies(runs, "conv"), accuracies(runs, "dense")), strict=True))
-    rows = [
-        [
-            f"{n:,}",
-            *(compare.mean_text(compare.accuracies(runs, f"{name}-{n}", "test")) for name in names),
-            compare.signed(gains[n]) if gains else "-",
-            times_text(times[n]) if times[n] else "-",
-        ]
-        for n in sizes
-    ]
-    header = [
-        f"images, equal {equal}",
-        *(MODELS[name].label for name in names),
-        "conv - dense, points",
-        "worth times the data",
-    ]
-    table = compare.markdown(header, rows)
-    return f"{table}\n\n{sentence(gains, times)} ({compare.seeds_text(runs)})." if gains else table
+def report(runs, gain, equal):
+    """Return the table and the conclusion, in Markdown. Args: `equal`, what the models have as much of at every size"""
+    sizes = sizes_in(runs)
+    models = models_in(runs)
+    multipliers = dict.fromkeys(sizes)
+    if gain:
+        values = data_multiplier(sizes, accuracies(runs, "conv"), accuracies(runs, "dense"))
+        multipliers = dict(zip(sizes, values, strict=True))
+    rows = []
+    for n in sizes:
+        means = [compare.format_mean(compare.accuracies(runs, NAMES[model, n], "test")) for model in models]
+        ratio = format_multiplier(multipliers[n]) if multipliers[n] else "-"
+        rows.append([f"{n:,}", *means, compare.format_signed_ci(gain[n]) if gain else "-", ratio])
+    labels = [MODELS[model].label for model in models]
+    header = [f"images, equal {equal}", *labels, "conv - dense, points", "data-efficiency ratio"]
+    table = compare.markdown_table(header, rows)
+    return f"{table}\n\n{conclusion(gain, multipliers)} ({compare.format_seeds(runs)})." if gain else table
 
 
-def sentence(gains, times):
+def conclusion(gain, multipliers):
     """Return the conclusion in one sentence."""
-    clear = [f"{compare.signed(gain)} with {n:,}" for n, gain in gains.items() if gain[1] * gain[2] > 0]
-    unclear = [f"{n:,}" for n, gain in gains.items() if gain[1] * gain[2] <= 0]
-    worth_it = [f"{times_text(times[n])} with {n:,}" for n in times if times[n]]
-    text = (
-        f"In points, one convolution buys {', '.join(clear)} training images"
-        if clear
-        else "One convolution buys nothing sure"
-    )
-    text += f"; the interval holds 0 with {', '.join(unclear)}" if unclear else ""
-    return text + (f"; in times the data it is worth {', '.join(worth_it)}" if worth_it else "")
+    clear = [f"{compare.format_signed_ci(each)} with {n:,}" for n, each in gain.items() if each[1] * each[2] > 0]
+    unclear = [f"{n:,}" for n, each in gain.items() if each[1] * each[2] <= 0]
+    ratios = [f"{format_multiplier(each)} with {n:,}" for n, each in multipliers.items() if each]
+    gains = ", ".join(clear) or "nothing significant with any number of"
+    text = f"In points, one convolution buys {gains} training images"
+    text += f"; there is no significant difference at {', '.join(unclear)}" if unclear else ""
+    return text + (f"; the data-efficiency ratio is {', '.join(ratios)}" if ratios else "")
 
 
-def times_text(times):
-    """Return (mean, low, high) of a factor in words."""
-    return "more than {1:.0f}".format(*times) if np.isinf(times[0]) else "{:.1f} [{:.1f}, {:.1f}]".format(*times)
+def format_multiplier(multiplier):
+    """Return (mean, low, high) of a ratio as text."""
+    return ("more than {1:.0f}" if np.isinf(multiplier[0]) else "{:.1f} [{:.1f}, {:.1f}]").format(*multiplier)
 
 
-def plot(runs, gains, equal):
+def plot(runs, gain, equal):
     """Draw accuracy, and how far conv is ahead, against the number of training images. Returns: matplotlib Figure"""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2 if gains else 1, figsize=(12, 4.6), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, 2 if gain else 1, figsize=(12, 4.6), layout="constrained", squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
-    for name, style in zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True):
-        if variants_of(runs, name):
-            figures.curve(left, sizes_of(runs), accuracies(runs, name), MODELS[name].label, style)
+    for model, style in zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True):
+        if model in models_in(runs):
+            figures.plot_curve(left, sizes_in(runs), accuracies(runs, model), MODELS[model].label, style)
     left.set_ylabel("test accuracy, %: mean and 95% interval over seeds")
-    if gains:
-        means, lows, highs = np.transpose(list(gains.values()))
-        right.errorbar(list(gains), means, yerr=[means - lows, highs - means], fmt="ko-", capsize=4, markersize=4)
+    left.legend(loc="lower right", frameon=False)
+    if gain:
+        means, lows, highs = np.transpose(list(gain.values()))
+        right.errorbar(list(gain), means, yerr=[means - lows, highs - means], fmt="ko-", capsize=4, markersize=4)
         right.axhline(0, color="0.7", linewidth=1)
         right.set_ylabel("conv - dense, points, with 95% interval")
     for ax in axes.flat:
         ax.set(xscale="log", xlabel=f"training images, equal {equal}")
-        ax.set_xticks(sizes_of(runs), [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes_of(runs)])
+        ax.set_xticks(sizes_in(runs), [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes_in(runs)])
         ax.minorticks_off()
-    figures.label_ends(left)
     return figure
 
 
-def all_images(runs, seeds):
-    """Return experiment 5's runs of these seeds under the names that they have here."""
-    return {key._replace(variant=f"{key.variant}-{SIZES[-1]}"): run for key, run in runs.items() if key.seed in seeds}
-
-
 def main(argv=None):
-    """Do the runs that are missing; print table and sentence, draw the figure."""
+    """Do the runs that are missing; print table and conclusion, draw the figure."""
     flags = cli.study_parser(__doc__, MODELS, seeds=5)
-    flags.add_argument("--equal-epochs", action="store_true", help="equal passes over the data instead of equal steps")
+    flags.add_argument("--equal-epochs", action="store_true", help="equal epochs instead of equal gradient steps")
     options = cli.parse(flags, argv)
     equal = "epochs" if options.equal_epochs else "gradient steps"
     name = "sample_efficiency_equal_epochs.png" if options.equal_epochs else "sample_efficiency.png"
     path = figures.path_to_save(cli.save_path(options, name), options.save)
     arms = [
-        (f"{name}-{n}", replace(options.recipe, train_images=n) if options.equal_epochs else options.recipe)
+        (NAMES[model, n], replace(options.recipe, train_images=n) if options.equal_epochs else options.recipe)
         for n in SIZES[:-1]
         if n <= options.recipe.train_images
-        for name in options.variants
+        for model in options.variants
     ]
     runs = cli.study_runs("sample_efficiency", options, arms)
     if options.recipe.train_images == SIZES[-1]:
-        runs |= all_images(cli.study_runs("convolution_gain", options), {key.seed for key in runs})
-    gains = gains_of(runs, cli.test_labels(options))
-    figures.save(plot(runs, gains, equal), path)
-    print(report(runs, gains, equal))
+        seeds = {key.seed for key in runs}
+        with_all_images = cli.study_runs("convolution_gain", options, retrain=False)
+        for key, run in with_all_images.items():
+            if key.seed in seeds:
+                runs[key._replace(variant=NAMES[key.variant, SIZES[-1]])] = run
+    gain = gains(runs, cli.test_labels(options)) if {"dense", "conv"} <= set(models_in(runs)) else {}
+    figures.save(plot(runs, gain, equal), path)
+    print(report(runs, gain, equal))
     figures.show()
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -3,7 +3,6 @@
 python benchmarks/ours.py --model conv --epochs 5
 """
 
-import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -24,18 +23,12 @@ def main(argv=None):
     script = {"dense": deep_learning, "conv": deep_learning_conv}[options.model]
     arrays = contestant.load_bytes(options.images)
     settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "precision")}
-    model, record = recipe.train(
-        script.build_model,
-        dataclasses.replace(recipe.Recipe(), train_images=options.images, **settings),
-        options.seed,
-        Split(*arrays[:2], source=""),
-        Split(*arrays[2:], source=""),
-        script.THREADS,
+    model, history, scores = recipe.train(
+        script.build_model, recipe.Recipe(**settings), options.seed, Split(*arrays[:2]), Split(*arrays[2:])
     )
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.keras")
-    seconds, accuracy = record["history"]["seconds"], record["test"]["accuracy"]
-    contestant.report("ours", options, seconds, accuracy, ("tensorflow", "keras"))
+    contestant.report("ours", options, history["seconds"], scores["test"]["accuracy"], ("tensorflow", "keras"))
 
 
 if __name__ == "__main__":

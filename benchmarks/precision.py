@@ -18,14 +18,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lab import replacing  # noqa: E402
-from lab.compare import signed  # noqa: E402
+from lab.compare import format_signed_ci  # noqa: E402
+from lab.plumbing.files import atomic_write  # noqa: E402
 from lab.recipe import SMOKE, Recipe  # noqa: E402
 from lab.statistics import mean_interval  # noqa: E402
 
 SCRIPTS = {"dense": ("deep_learning.py", "fashion.json"), "conv": ("deep_learning_conv.py", "fashion_conv.json")}
 PRECISIONS = ("float32", "bfloat16")
-KEPT = ("recipe", "seed", "parameters", "weights_sha256", "history", "test", "train", "seconds", "environment")
+KEPT = ("parameters", "weights_sha256", "history", "test", "train", "environment")
 
 
 def train(model, precision, seed, more):
@@ -36,7 +36,8 @@ def train(model, precision, seed, more):
         subprocess.run([sys.executable, ROOT / script, *flags], check=True, stdout=sys.stderr)
         (path,) = Path(folder).rglob(record_name)
         record = json.loads(path.read_text())
-    return {"model": model, **{key: record[key] for key in KEPT}}
+    made_of = {key: record["made_of"][key] for key in ("recipe", "seed")}
+    return {"model": model, **made_of, **{key: record[key] for key in KEPT}}
 
 
 def table(records):
@@ -62,7 +63,7 @@ def table(records):
             difference = mean_interval([accuracy["bfloat16"][seed] - accuracy["float32"][seed] for seed in seeds])
             lines.append(
                 f"{model} {split} accuracy in %, n = {len(seeds)} seeds: {', '.join(means)}; "
-                f"difference {signed(difference)}"
+                f"difference {format_signed_ci(difference)}"
             )
     return "\n".join(lines)
 
@@ -86,8 +87,8 @@ def main():
     ):
         if run not in done:
             records.append(train(*run, ["--smoke"] if options.smoke else []))
-            with replacing(results) as partial:
-                partial.write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
+            with atomic_write(results) as temporary:
+                temporary.write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
     print(table(records))
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lab import replacing  # noqa: E402
-from lab.compare import markdown  # noqa: E402
+from lab.compare import markdown_table  # noqa: E402
+from lab.plumbing.files import atomic_write  # noqa: E402
 
 HERE = ROOT / "benchmarks"
 OURS = "ours"
@@ -44,7 +44,7 @@ CONTESTANTS = {  # precision: name: command
     },
 }
 MODELS = {"dense": 101_770, "conv": 2_770_634}
-PACKAGES = {"torch_eager.py": "torch", "jax_scan.py": "jax"}  # without them, their contestants stay away
+PACKAGES = {"torch_eager.py": "torch", "jax_scan.py": "jax"}  # without them, their contestants are skipped
 CONTESTANTS = {
     precision: {
         name: command
@@ -119,7 +119,7 @@ def table(result):
                 "MiB",
                 "accuracy, %",
             ]
-            parts.append(markdown([f"{model}, {precision}", *header], rows))
+            parts.append(markdown_table([f"{model}, {precision}", *header], rows))
             if precision == "float32":
                 floor, median = result["roofline"][model]["floor_seconds"], float(rows[0][1])
                 parts.append(
@@ -138,7 +138,7 @@ def table(result):
         ]
         for entry in result["growth"]
     ]
-    parts.append(markdown(["growth of ours", "s per epoch", "MiB"], rows))
+    parts.append(markdown_table(["growth of ours", "s per epoch", "MiB"], rows))
     return "\n\n".join(parts)
 
 
@@ -173,8 +173,8 @@ def benchmark(options, unfinished):
     run(CONFUSION_MATRIX)  # so that there is a saved model
 
     def keep():
-        with replacing(unfinished) as partial:
-            partial.write_text(json.dumps(result, indent=1) + "\n")
+        with atomic_write(unfinished) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n")
 
     result = {"contest": [], "start": {name: [] for name in START}, "growth": []}
     if unfinished.exists():
@@ -221,12 +221,12 @@ def main():
         unfinished.unlink(missing_ok=True)
     result = benchmark(options, unfinished)
     print(table(result))
-    with replacing(folder / "results" / "benchmark.md") as partial:
-        partial.write_text(table(result) + "\n")
-    with replacing(folder / "results" / "benchmark.json") as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-    with replacing(folder / "figures" / "benchmark.png") as partial:
-        plot(result).savefig(partial, dpi=150)
+    with atomic_write(folder / "results" / "benchmark.md") as temporary:
+        temporary.write_text(table(result) + "\n")
+    with atomic_write(folder / "results" / "benchmark.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    with atomic_write(folder / "figures" / "benchmark.png") as temporary:
+        plot(result).savefig(temporary, dpi=150)
     unfinished.unlink()
 
 

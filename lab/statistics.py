@@ -1,4 +1,4 @@
-"""Intervals and tests: for a share of a test set, a mean over a few runs, and runs compared on the same images."""
+"""Confusion counts, confidence intervals and tests: for a proportion, a mean over runs, runs paired by image."""
 
 import math
 import statistics
@@ -7,132 +7,108 @@ from statistics import NormalDist
 import numpy as np
 
 
+def confusion_counts(actual, predicted, classes=10):
+    """Return how often each actual class (row) was predicted as each class (column), from integers (n,)."""
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (actual, predicted), 1)
+    return counts
+
+
+def row_fractions(counts):
+    """Return each row divided by its sum, float; nan if a class is absent."""
+    with np.errstate(invalid="ignore"):
+        return counts / counts.sum(axis=1, keepdims=True)
+
+
 def wilson_interval(successes, n, confidence=0.95):
     """Return Wilson's score interval (low, high) for a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
-    Raises:
-        ValueError: not 0 <= successes <= n, or n is 0.
+    Raises: ValueError, not 0 <= successes <= n, or n is 0.
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / n
-    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half_width = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    proportion = successes / n
+    center = (proportion + z**2 / (2 * n)) / (1 + z**2 / n)
+    half_width = z / (1 + z**2 / n) * math.sqrt(proportion * (1 - proportion) / n + z**2 / (4 * n**2))
     return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
 def mean_interval(values, confidence=0.95):
     """Return mean, low and high of Student's t interval for the mean (Student 1908, doi:10.2307/2331554).
 
-    Raises:
-        ValueError: fewer than two values.
+    Raises: ValueError, fewer than two values.
     """
-    n = len(values)
-    mean = statistics.fmean(values)
-    half_width = t_quantile((1 + confidence) / 2, n - 1) * statistics.stdev(values) / math.sqrt(n)
+    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    half_width = t_quantile((1 + confidence) / 2, len(values) - 1) * error
+    return mean, mean - half_width, mean + half_width
+
+
+def crossed_interval(differences, confidence=0.95):
+    """Return mean, low and high of paired differences that vary by seed and by image, both random and crossed.
+
+    The variance of the mean is (MS_seed + MS_image - MS_residual) / (seeds x images), from the mean squares of a
+    two-way layout with one value per cell; it takes both another draw of seeds and another draw of images into account.
+    The interval is Student's t with Satterthwaite's degrees of freedom (1946, doi:10.2307/3002019).
+
+    Args: differences (seeds, images), for example -1, 0 or 1; with one seed, the interval covers the images only
+    Raises: ValueError, no seed or fewer than two images.
+    """
+    differences = np.asarray(differences, np.float64)
+    seeds, images = differences.shape
+    if not seeds or images < 2:
+        raise ValueError(f"{seeds} seeds and {images} images")
+    mean = differences.mean()
+    image_squares = ((differences.mean(axis=0) - mean) ** 2).sum() * seeds
+    terms = [(image_squares / (images - 1), images - 1)]  # mean squares with their degrees of freedom
+    if seeds > 1:
+        seed_squares = ((differences.mean(axis=1) - mean) ** 2).sum() * images
+        residual_squares = ((differences - mean) ** 2).sum() - seed_squares - image_squares
+        degrees = (seeds - 1) * (images - 1)
+        terms += [(seed_squares / (seeds - 1), seeds - 1), (-max(0.0, residual_squares) / degrees, degrees)]
+    # at least as much as without a variance between images, whose estimate may be negative
+    variance = max(sum(square for square, _ in terms), terms[-2][0] if seeds > 1 else 0.0)
+    if not variance:
+        return mean, mean, mean
+    degrees = variance**2 / sum(square**2 / degrees for square, degrees in terms)
+    half_width = t_quantile((1 + confidence) / 2, degrees) * math.sqrt(variance / (seeds * images))
     return mean, mean - half_width, mean + half_width
 
 
 def t_quantile(probability, degrees):
-    """Return a quantile above the median of Student's t distribution with a whole number of degrees of freedom.
-
-    The distribution function is Abramowitz and Stegun's closed form (26.7.3 and 26.7.4), inverted by bisection.
-    """
+    """Return a quantile above the median of Student's t distribution, by bisection of `t_distribution`."""
     low, high = 0.0, 1.0
     while t_distribution(high, degrees) < probability:
         high *= 2
-    for _ in range(200):
+    for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if t_distribution(middle, degrees) < probability else (low, middle)
     return high
 
 
 def t_distribution(t, degrees):
-    """Return P(T <= t) for t >= 0, T having Student's t distribution with a whole number of degrees of freedom."""
-    angle = math.atan2(t, math.sqrt(degrees))
-    cosine = math.cos(angle)
-    term, total = (cosine, cosine) if degrees % 2 else (1.0, 1.0)
-    for k in range(3 if degrees % 2 else 2, degrees - 1, 2):
-        term *= cosine**2 * (k - 1) / k
-        total += term
-    if degrees == 1:
-        between = 2 * angle / math.pi
-    elif degrees % 2:
-        between = 2 / math.pi * (angle + math.sin(angle) * total)
-    else:
-        between = math.sin(angle) * total
-    return (1 + between) / 2
-
-
-def bootstrap_intervals(differences, replicates=2000, confidence=0.95, seed=0):
-    """Return mean, low and high of paired differences that vary by seed and by image.
-
-    Seeds and images are drawn anew independently of each other, so that an image that is hard for all seeds, and a seed
-    that is bad for all images, both count: the pigeonhole bootstrap (Owen 2007, doi:10.1214/07-AOAS122), which errs on
-    the wide side. Of the few seeds, one less than there are is drawn, without which their variance would be too small
-    (Rao and Wu 1988, doi:10.1080/01621459.1988.10478591). The interval is mean ± t times the standard deviation of the
-    replicates; t is Student's, with as many more degrees of freedom than seeds - 1 as images add to the variance
-    (Satterthwaite 1946, doi:10.2307/3002019). Where images do not matter, that is Student's interval over seeds.
-
-    Args:
-        differences: (k, seeds, images), what each of k comparisons has at each seed and image, say -1, 0 or 1. With
-            one seed only images are drawn, and t is the normal distribution's.
-        replicates: how often to draw
-
-    Returns:
-        float (k, 3)
-
-    Raises:
-        ValueError: no seed or no image.
-    """
-    differences = np.asarray(differences, np.float32)
-    k, seeds, images = differences.shape
-    if not (seeds and images):
-        raise ValueError(f"{seeds} seeds and {images} images")
-    flat = differences.reshape(k * seeds, images)
-    rng = np.random.default_rng(seed)
-    means = []
-    for start in range(0, replicates, 50):  # in blocks, for the memory's sake
-        drawn = [rng.integers(images, size=images) for _ in range(min(50, replicates - start))]
-        image_weights = np.stack([np.bincount(each, minlength=images) for each in drawn], axis=1).astype(np.float32)
-        by_seed = (flat @ image_weights / images).reshape(k, seeds, -1)
-        seeds_drawn = max(1, seeds - 1)
-        seed_weights = rng.multinomial(seeds_drawn, np.full(seeds, 1 / seeds), len(drawn)) / seeds_drawn
-        means.append(np.einsum("ksr,rs->kr", by_seed, seed_weights))
-    variances = np.concatenate(means, axis=1).var(axis=1, ddof=1)
-    probability = (1 + confidence) / 2
-    intervals = []
-    for each, variance in zip(differences.astype(np.float64), variances, strict=True):
-        t = NormalDist().inv_cdf(probability)
-        if seeds > 1:
-            of_seeds = each.mean(axis=1).var(ddof=1) / seeds
-            share = min(1.0, of_seeds / variance) if variance else 1.0
-            t = t_quantile(probability, min(1000, int((seeds - 1) / max(share, 1e-3) ** 2)))
-        half_width = t * math.sqrt(variance)
-        intervals.append((each.mean(), each.mean() - half_width, each.mean() + half_width))
-    return np.array(intervals)
+    """Return P(T <= t) for t >= 0, T having Student's t distribution, integrated over atan(t / sqrt(df))."""
+    degrees = min(degrees, 1e6)  # beyond, it is the normal distribution to six digits
+    angles = np.linspace(0, math.atan2(t, math.sqrt(degrees)), 2001)
+    constant = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
+    return 0.5 + constant * float(np.trapezoid(np.cos(angles) ** (degrees - 1), angles))
 
 
 def mcnemar_exact(only_first, only_second):
     """Return the exact two-sided p-value that two classifiers err equally often (McNemar 1947, doi:10.1007/BF02295996).
 
-    Args: on how many of the same images only the first, and only the second, is right.
+    Args: for how many of the same images only the first, and only the second, is correct.
     """
     n, fewer = only_first + only_second, min(only_first, only_second)
-    term = total = 1
-    for k in range(1, fewer + 1):
-        term = term * (n - k + 1) // k
-        total += term
-    return min(1.0, 2 * total / 2**n)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
-def expected_calibration_error(confidence, right, bins=15):
-    """Return by how much confidence and accuracy differ, a weighted mean over bins of equal width.
+def expected_calibration_error(confidence, is_correct, bins=15):
+    """Return the mean difference between confidence and accuracy, weighted over bins of equal width.
 
     Naeini, Cooper and Hauskrecht 2015 (doi:10.1609/aaai.v29i1.9602); 15 bins as in Guo et al. 2017 (arXiv 1706.04599).
 
-    Args: probability of the predicted class, float (n,) in [0, 1]; whether it is right, bool (n,).
+    Args: probability of the predicted class, float (n,) in [0, 1]; whether it is correct, bool (n,).
     """
-    of_bin = np.minimum((np.asarray(confidence, np.float64) * bins).astype(int), bins - 1)
-    return np.abs(np.bincount(of_bin, np.asarray(right) - confidence, bins)).sum() / len(of_bin)
+    bin_index = np.minimum((np.asarray(confidence, np.float64) * bins).astype(int), bins - 1)
+    return np.abs(np.bincount(bin_index, np.asarray(is_correct) - confidence, bins)).sum() / len(bin_index)

@@ -1,415 +1,203 @@
-"""Many runs of one experiment, each a process of its own with two threads: here or on a Dask cluster, none done twice.
+"""Many runs of one experiment, each in a process of its own: on this machine or on a Dask cluster, none done twice.
 
-A run is a variant of the experiment, a seed and a recipe. Finished, it is one file, written at once and whole; started
-again, a study does only what is missing. The file's name holds the digest of all that decides the run, so that runs of
-another recipe, model or library never meet. Every run has the same number of threads: its last bits depend on that, and
-so do not on how many run at once, or where.
+A run is a variant of the experiment, a seed and a recipe. A finished run is one file, written at once and whole. A
+study that is started again does only the runs that are missing. A run's file name holds the digest of all that decides
+it (lab/reuse.py), so that a run is never mistaken for one of another recipe, code, model or library.
 """
 
-import contextlib
-import hashlib
 import importlib
-import inspect
 import io
 import json
 import logging
-import os
 import socket
-import statistics
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lab import DAMAGE, LabError, replacing, require_writable
-from lab.data import digests, load_splits
-from lab.recipe import Recipe, train, versions
-from lab.store import predict
-
-ROOT = Path(__file__).resolve().parent.parent
-THREADS = 2  # of a run; with one, two runs at once take as long as one after the other
-ATTEMPTS = 3  # of a run whose process or worker is lost
-FORESEEN = 3  # exit code of a run that ends with a LabError; a traceback's is 1
+from lab.data import Split, digests, load_data
+from lab.plumbing.errors import LabError
+from lab.plumbing.executors import run_tasks, serve_task
+from lab.plumbing.files import atomic_write, require_writable
+from lab.plumbing.progress import StudyProgress
+from lab.plumbing.provenance import arrays_digest, code_digest, describe_code, describe_training, differing_parts
+from lab.plumbing.results import Run, changed_since, make_record, run_files, run_path
+from lab.recipe import Recipe, initialize_model, predict, train
 
 logger = logging.getLogger(__name__)
 
 
-def measure_predictions(model, record, train_split, test_split):
-    """Ask a trained model what it says of all images that its run has seen.
+def collect_predictions(model, train_split, test_split):
+    """Return what a trained model predicts for all images that its run uses, a dict of arrays.
 
-    Returns:
-        dict of arrays. For the n test images: `predicted` class, uint8 (n,); `log_probability` of the actual class and
-        `confidence`, the probability of the predicted class, float16 (n,). For the training images: `train_right`,
-        whether the model is right, as bits (numpy.packbits).
+    For the n test images: `predicted` class, uint8 (n,); `log_probability` of the actual class and `confidence`, the
+    probability of the predicted class, float16 (n,). For the training images: `train_correct`, whether the prediction
+    is correct, as bits (numpy.packbits).
     """
-    train_n, test_n = record["train"]["n"], record["test"]["n"]
-    probabilities = _probabilities(model, test_split.images[:test_n])
+    probabilities = predict(model, test_split.images)
     predicted = probabilities.argmax(axis=1).astype(np.uint8)
-    each = np.arange(test_n)
-    actual = np.maximum(probabilities[each, test_split.labels[:test_n]], np.finfo(np.float32).tiny)
-    right = _probabilities(model, train_split.images[:train_n]).argmax(axis=1) == train_split.labels[:train_n]
+    each = np.arange(len(predicted))
+    actual = np.maximum(probabilities[each, test_split.labels], np.finfo(np.float32).tiny)
+    train_correct = predict(model, train_split.images).argmax(axis=1) == train_split.labels
     return {
         "predicted": predicted,
         "log_probability": np.log(actual).astype(np.float16),
         "confidence": probabilities[each, predicted].astype(np.float16),
-        "train_right": np.packbits(right),
+        "train_correct": np.packbits(train_correct),
     }
 
 
-def _probabilities(model, images):
-    return np.concatenate([predict(model, images[start : start + 10_000]) for start in range(0, len(images), 10_000)])
+@dataclass(frozen=True)
+class Variant:
+    """One arm of an experiment. What of it decides a run is found by itself: a changed label changes no run."""
+
+    label: str  # in tables and figures
+    build_model: Callable  # as `lab.recipe.initialize_model`
+    transform: Callable | None = None  # (images uint8 (n, 28, 28) of either split, seed) -> as many
+    select_train: Callable | None = None  # (training labels, how many, seed) -> indices of so many images to train on
+    collect: Callable = collect_predictions  # (trained model, training Split, test Split) -> dict of arrays to keep
+    settings: dict = field(default_factory=dict)  # what the variant was made with, for tables and axes
 
 
-class Variant(NamedTuple):
-    """One arm of an experiment: a model, what of the images it gets to see, and what of it is kept."""
-
-    label: str
-    build_model: Callable  # returns an untrained Keras model
-    view: Callable | None = None  # (images uint8 (n, 28, 28) of either split, seed) -> as many of the same kind
-    choose: Callable | None = None  # (training labels, how many, seed) -> indices of so many images to train on
-    measure: Callable = measure_predictions  # (model, record, train_split, test_split) -> dict of arrays
-    uses: tuple = ()  # functions and constants by which these four decide the arrays
-
-
-class Key(NamedTuple):
-    """What distinguishes the runs of one experiment."""
+class RunKey(NamedTuple):
+    """What tells the runs of one experiment apart."""
 
     variant: str
     seed: int
     recipe: Recipe
 
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its record, as `lab.recipe.train` makes it, and the arrays that its variant measures."""
-
-    record: dict
-    arrays: dict
-
-    def to_bytes(self):
-        """Return the run as the content of a compressed .npz file."""
-        content = io.BytesIO()
-        record = {**self.record, "arrays": list(self.arrays)}
-        np.savez_compressed(content, record=json.dumps(record), **self.arrays)
-        return content.getvalue()
-
     @classmethod
-    def from_file(cls, path):
-        """Read a run of a study.
+    def from_record(cls, record):
+        """Return the key of a finished run or of a task."""
+        return cls(record["variant"], record["made_of"]["seed"], Recipe(**record["made_of"]["recipe"]))
 
-        Raises:
-            LabError: it is not one, or damaged.
-        """
-        try:
-            with np.load(path) as content:
-                arrays = {name: content[name] for name in content.files}
-            record = json.loads(str(arrays.pop("record")))
-            if record.pop("arrays", list(arrays)) != list(arrays):  # the first runs were published without
-                raise ValueError("an array is missing")
-            run = cls(record, arrays)
-            run.key  # noqa: B018 - says whether the record is that of a study
-        except DAMAGE as error:
-            raise LabError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-        return run
-
-    @property
-    def key(self):
-        """Return the Key of a study's run."""
-        return Key(self.record["study"]["variant"], self.record["seed"], Recipe(**self.record["study"]["recipe"]))
+    def __str__(self):
+        return f"{self.variant}, seed {self.seed}"
 
 
-def default_jobs():
-    """Return how many cores this process may use: so many runs at once, which wait for memory by turns."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, anew=False):
+def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retrain=False):
     """Do the runs of a plan that the folder does not have yet; return all of them.
 
     Args:
         script: name of the module whose VARIANTS, a dict of Variant by name, are studied
-        plan: a Key for each run
+        plan: a RunKey for each run
         folder: where the runs are kept, a file each
-        data_dir: as `lab.data.load_splits`
-        jobs: processes at once on this machine, by default one for every core
+        data_dir: as `lab.data.load_data`
+        jobs: processes at once on this machine, by default one for each core
         cluster: address of a Dask scheduler, instead of this machine
-        anew: do all of them, whatever the folder has
+        retrain: do all of them, whatever the folder has
 
-    Returns:
-        dict of Run by Key, in the order of the plan
-
-    Raises:
-        LabError: no data, no place to write to, a training that diverges, no cluster, or one of other versions.
+    Returns: dict of Run by RunKey, in the order of the plan
+    Raises: LabError, no data, no place to write to, a training that diverges, no cluster, or one with other code.
     """
     variants = importlib.import_module(script).VARIANTS
-    tasks, runs = {}, {}
+    splits = load_data(data_dir)
+    tasks, paths, runs, changed = {}, {}, {}, set()
     for key in plan:
-        task = _task(script, key, variants[key.variant], data_dir)
-        path = _path(folder, task)
-        if os.path.exists(path) and not anew:
+        made_of = _describe_run(variants[key.variant], key, splits)
+        path = paths[key] = run_path(folder, key.variant, made_of)
+        if path.exists() and not retrain:
             try:
                 runs[key] = Run.from_file(path)
                 continue
             except LabError as error:
-                logger.warning("done anew: %s", error)
-        tasks[key] = task
+                logger.warning("rerun: %s", error)
+        changed.update(changed_since(path, made_of))
+        tasks[key] = {"script": script, "variant": key.variant, "made_of": made_of}
+        tasks[key]["data_dir"] = str(Path(data_dir).absolute()) if data_dir else None
+    if changed:
+        logger.info("rerun: changed since earlier runs: %s", ", ".join(sorted(changed)))
     if tasks:
-        require_writable(_path(folder, next(iter(tasks.values()))))
-        if not cluster:
-            load_splits(data_dir=data_dir)  # once, before all of them look for it
-        _do(tasks, runs, folder, jobs or default_jobs(), cluster)
-    others = len(list(Path(folder).glob("[!.]*.npz"))) - len(runs)
+        require_writable(paths[next(iter(tasks))])
+        progress = StudyProgress(len(plan), runs)
+        for key, content in run_tasks("lab.study", tasks, jobs, cluster):
+            with atomic_write(paths[key]) as temporary:
+                temporary.write_bytes(content)
+            runs[key] = Run.from_file(paths[key])
+            progress.show(key)
+    others = len(run_files(folder)) - len(runs)
     if others > 0:
         logger.info("left out: %d other runs in %s", others, folder)
     return {key: runs[key] for key in plan}
 
 
-def published(plan, folder):
-    """Return a folder's runs of a plan, as `run_study` does, of the seeds that all variants in it have run.
+def published_runs(script, plan, folder):
+    """Return a folder's runs of a plan, as `run_study` does, of the seeds that all its variants have.
 
-    Raises:
-        LabError: there are none, one is damaged, or they cannot be compared.
+    Raises: LabError, there are none, one is corrupt, or they cannot be compared.
     """
+    variants = importlib.import_module(script).VARIANTS
     found = {}
-    for path in sorted(Path(folder).glob("[!.]*.npz")):
+    for path in run_files(folder):
         run = Run.from_file(path)
-        if run.key in found:
-            raise LabError(f"{path}: a second run of {run.key.variant}, seed {run.key.seed}; keep one of them")
-        found[run.key] = run
-    for part in ("versions", "data_sha256"):
-        if len({json.dumps(run.record["study"][part]) for run in found.values()}) > 1:
-            raise LabError(f"{folder}: runs of more than one {part.split('_')[0]}; they cannot be compared")
+        key = RunKey.from_record(run.record)
+        if key in found:
+            raise LabError(f"{path}: a second run of {key}; keep one of them")
+        found[key] = run
+    for part in ("versions", "training code"):
+        if len({json.dumps(run.record["made_of"].get(part)) for run in found.values()}) > 1:
+            raise LabError(f"{folder}: runs with different {part}; they cannot be compared")
     present = {key.variant for key in plan if key in found}
     if not present:
-        raise LabError(f"{folder}: no such runs in it; without --from-results they are done")
+        raise LabError(f"{folder}: it has none of these runs; without --from-results they are done")
     wanted = [key for key in plan if key.variant in present]
-    lacking = {key.seed for key in wanted if key not in found}
-    runs = {key: found[key] for key in wanted if key.seed not in lacking}
+    missing = {key.seed for key in wanted if key not in found}
+    runs = {key: found[key] for key in wanted if key.seed not in missing}
     if not runs:
-        raise LabError(f"{folder}: no seed that all variants have run; name fewer --variants")
+        raise LabError(f"{folder}: no seed for which all variants have a run; name fewer --variants")
     if len(runs) < len(plan):
         logger.warning("incomplete: %d of %d runs in %s can be compared", len(runs), len(plan), folder)
+    changed = set()
+    for key, run in runs.items():
+        code = _describe_run_code(variants[key.variant])
+        changed.update(name for name in code if run.record["made_of"].get(name) != code[name])
+    if changed:
+        logger.warning("note: the published runs were made by different %s", ", ".join(sorted(changed)))
     return runs
 
 
-def _task(script, key, variant, data_dir):
-    """Return all that a process, here or elsewhere, must know to do a run, in JSON types."""
-    # measure_predictions is left out: the first runs were published before there was another
-    parts = [each for each in (*variant[1:5], *variant.uses) if each and each is not measure_predictions]
-    code = "".join(inspect.getsource(part) if callable(part) else repr(part) for part in parts)
-    decides = {
-        "variant": key.variant,
-        "recipe": asdict(key.recipe),
-        "code_sha256": _sha256(code.encode()),
-        "data_sha256": digests(),
-        "versions": versions(),
-    }
-    return {
-        "study": {**decides, "fingerprint": _sha256(json.dumps(decides, sort_keys=True).encode())},
-        "seed": key.seed,
-        "script": script,
-        "source_sha256": _source_digest(script),
-        "data_dir": str(Path(data_dir).absolute()) if data_dir else None,
-    }
+def _describe_run(variant, key, splits):
+    """Return all that decides a run, by part, as a dict of JSON types."""
+    images = digests()
+    if variant.select_train or variant.transform:
+        images = arrays_digest([array for split in _select_data(variant, key, splits) for array in split])
+    training = describe_training(initialize_model, variant.build_model, train, key.recipe, key.seed, images)
+    return {**training, **_describe_run_code(variant)}
 
 
-def _path(folder, task):
-    return Path(folder) / f"{task['study']['variant']}-{task['seed']}-{task['study']['fingerprint'][:12]}.npz"
+def _describe_run_code(variant):
+    return {**describe_code(variant.build_model, train), "measurement code": code_digest(variant.collect)}
 
 
-def _source_digest(script):
-    """Return the digest of the code that a run goes through, beyond what decides its identity."""
-    paths = [*sorted(Path(__file__).parent.glob("*.py")), ROOT / f"{script}.py"]
-    return _sha256(b"".join(path.read_bytes() for path in paths))
+def _select_data(variant, key, splits):
+    """Return the training and the test split as the run of a variant gets them."""
+    train_split, test_split = splits
+    if variant.select_train:
+        chosen = variant.select_train(train_split.labels, key.recipe.train_images, key.seed)
+        train_split = Split(train_split.images[chosen], train_split.labels[chosen])
+    splits = train_split.first(key.recipe.train_images), test_split.first(key.recipe.test_images)
+    if variant.transform:
+        splits = [Split(variant.transform(split.images, key.seed), split.labels) for split in splits]
+    return splits
 
 
-def _sha256(content):
-    return hashlib.sha256(content).hexdigest()
-
-
-def _do(tasks, runs, folder, jobs, cluster):
-    """Do the tasks; add each run to `runs` and to the folder as soon as it is finished."""
-    progress = _Progress(len(tasks) + len(runs), runs)
-    with _cluster_executor(cluster) if cluster else _local_executor(jobs) as executor:
-        pending = {executor.submit(perform, task): key for key, task in tasks.items()}
-        losses = dict.fromkeys(tasks, 0)
-        while pending:
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                key = pending.pop(future)
-                try:
-                    content = future.result()
-                except CancelledError as error:
-                    raise LabError(
-                        "the cluster is lost; the finished runs are kept, start again for the rest"
-                    ) from error
-                except RunLost as error:
-                    losses[key] += 1
-                    if losses[key] == ATTEMPTS:
-                        raise LabError(
-                            f"{key.variant}, seed {key.seed}: lost {ATTEMPTS} times, last by {error}"
-                        ) from error
-                    logger.warning("lost, tried again: %s, seed %d (%s)", key.variant, key.seed, error)
-                    pending[executor.submit(perform, tasks[key])] = key
-                    continue
-                path = _path(folder, tasks[key])
-                with replacing(path) as partial:
-                    partial.write_bytes(content)
-                runs[key] = Run.from_file(path)
-                progress.show(key)
-
-
-class _Progress:
-    """Says after each run how many are done, how long the rest will take, and the mean accuracies so far."""
-
-    def __init__(self, total, runs):
-        self.total, self.runs = total, runs
-        self.before, self.started = len(runs), time.monotonic()
-        if self.before:
-            logger.info("study: %d of %d runs are there", self.before, total)
-
-    def show(self, key):
-        done = len(self.runs)
-        left = (time.monotonic() - self.started) / (done - self.before) * (self.total - done)
-        accuracies = {}
-        for other, run in self.runs.items():
-            accuracies.setdefault(other.variant, []).append(100 * run.record["test"]["accuracy"])
-        latest = list(dict.fromkeys(other.variant for other in reversed(self.runs)))[:8]
-        table = ", ".join(
-            f"{name} {statistics.mean(accuracies[name]):.2f} ({len(accuracies[name])})" for name in latest
-        )
-        time_left = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-        logger.info(
-            "study: %d of %d runs, about %s left; %s, seed %d; test accuracy so far: %s",
-            *(done, self.total, time_left, key.variant, key.seed, table),
-        )
-
-
-class RunLost(Exception):
-    """A run's process was killed; another attempt may succeed."""
-
-
-_children = set()
-
-
-@contextlib.contextmanager
-def _local_executor(jobs):
-    """Yield an executor of so many runs at once, each waited for by a thread."""
-    executor = ThreadPoolExecutor(jobs)
-    try:
-        yield executor
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in list(_children):
-            process.kill()
-
-
-@contextlib.contextmanager
-def _cluster_executor(address):
-    """Yield the executor of a Dask cluster (https://distributed.dask.org/en/stable/api.html: Client.get_executor)."""
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise LabError("--cluster needs Dask; pip install -r requirements-cluster.txt") from error
-    for name in ("distributed", "distributed.client"):  # they log tracebacks of what they raise anyway
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        client = Client(address, timeout=10)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise LabError(f"--cluster {address}: no Dask scheduler answers there ({error})") from error
-    executor = client.get_executor(pure=False)
-    try:
-        if not client.scheduler_info()["workers"]:
-            logger.warning("%s has no workers yet; waiting for one", address)
-        yield executor
-    finally:
-        executor.shutdown(wait=False)
-        client.close(timeout=2)
-
-
-def perform(task):
-    """Do one run in a process of its own, which ends when this one does; return its file's content.
-
-    Raises:
-        LabError: what the process says, in one line.
-        RunLost: it was killed.
-        RuntimeError: it failed in a way that nobody foresaw, with its traceback.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run.npz"
-        command = [sys.executable, "-m", "lab.study", str(path)]
-        with subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            _children.add(process)
-            try:
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.write(json.dumps(task) + "\n")
-                    process.stdin.flush()  # and left open: its end tells the process that nobody waits any more
-                complaints = process.stderr.read()
-                process.wait()
-            finally:
-                process.kill()
-                _children.discard(process)
-        if process.returncode < 0:
-            raise RunLost(f"signal {-process.returncode}")
-        if process.returncode == FORESEEN:
-            raise LabError(f"\n{complaints}".partition("\nerror: ")[2].strip())
-        if process.returncode:
-            raise RuntimeError(complaints.strip())
-        return path.read_bytes()
-
-
-def main():
-    """Do the run that standard input describes, in this process; write it to the path given."""
-    task = json.loads(sys.stdin.readline())
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    try:
-        Path(sys.argv[1]).write_bytes(_run(task).to_bytes())
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(FORESEEN)
-
-
-def _exit_with_parent():
-    sys.stdin.read()
-    os._exit(2)
-
-
-def _run(task):
-    here = socket.gethostname()
-    for package, wanted in task["study"]["versions"].items():
-        if versions()[package] != wanted:
-            raise LabError(f"{here} has {package} {versions()[package]} instead of {wanted}; install the same")
-    if _source_digest(task["script"]) != task["source_sha256"]:
-        raise LabError(f"{here} has another version of this project's code; bring it up to date")
-    variant = importlib.import_module(task["script"]).VARIANTS[task["study"]["variant"]]
-    seed, recipe = task["seed"], Recipe(**task["study"]["recipe"])
-    train_split, test_split = load_splits(data_dir=task["data_dir"])
-    if variant.choose:
-        chosen = variant.choose(train_split.labels, recipe.train_images, seed)
-        train_split = train_split._replace(images=train_split.images[chosen], labels=train_split.labels[chosen])
-    splits = train_split, test_split
-    if variant.view:
-        splits = [split._replace(images=variant.view(split.images, seed)) for split in splits]
-    model, record = train(variant.build_model, recipe, seed, *splits, threads=THREADS)
-    arrays = variant.measure(model, record, *splits)
-    return Run({**record, "study": task["study"]}, arrays)
+def _do_run(task):
+    """Do the run that a task describes, in this process; return its file's content."""
+    variant = importlib.import_module(task["script"]).VARIANTS[task["variant"]]
+    key = RunKey.from_record(task)
+    splits = load_data(task["data_dir"])
+    changed = differing_parts(task["made_of"], _describe_run(variant, key, splits))
+    if changed:
+        raise LabError(f"{socket.gethostname()} has different {', '.join(changed)}; bring its project up to date")
+    splits = _select_data(variant, key, splits)
+    model, history, scores = train(variant.build_model, key.recipe, key.seed, *splits)
+    record = {"variant": key.variant, "made_of": task["made_of"], **make_record(model, history, scores)}
+    content = io.BytesIO()
+    Run(record, variant.collect(model, *splits)).save(content)
+    return content.getvalue()
 
 
 if __name__ == "__main__":
-    main()
+    serve_task(_do_run)

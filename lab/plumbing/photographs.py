@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from lab import LabError
+from lab.plumbing.errors import LabError
 
 # no others that Pillow knows: one of them is a programming language (EPS), and most are read by few
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -22,16 +22,13 @@ CROPPING_SIDE = 4 * THUMBNAIL
 SHOWN_SIDE = 280
 
 
-def read_photo(path):
-    """Read a picture file as the model is to see it.
+def read_photograph(path):
+    """Read an image file as the model gets it.
 
-    Returns:
-        photograph, pixels: PIL.Image in mode RGB, small enough to be shown by the hundred, and uint8 (28, 28)
-
-    Raises:
-        LabError: as `open_photo` and `to_fashion_mnist`, with the file's name.
+    Returns: photograph, pixels: PIL.Image in mode RGB, small enough to show a hundred of them, and uint8 (28, 28)
+    Raises: LabError, as `open_photograph` and `to_fashion_mnist`, with the file's name.
     """
-    photograph = open_photo(path)
+    photograph = open_photograph(path)
     try:
         pixels = to_fashion_mnist(photograph)
     except LabError as error:
@@ -40,31 +37,28 @@ def read_photo(path):
     return photograph, pixels
 
 
-def open_photo(path):
-    """Open a picture of one of the usual formats: its first frame, upright, on white where it is transparent.
+def open_photograph(path):
+    """Open an image file of a common format: its first frame, upright, on white if it is transparent.
 
-    Returns:
-        PIL.Image in mode RGB, its longer side at most 1024 pixels
-
-    Raises:
-        LabError: no such file, no picture, damaged, or more pixels than Pillow takes for honest.
+    Returns: PIL.Image in mode RGB, its longer side at most 1024 pixels
+    Raises: LabError, no such file, not an image, corrupt, or more pixels than Pillow's decompression-bomb limit.
     """
     from PIL import Image, ImageOps
 
-    if not os.path.isfile(path):  # a FIFO would be waited for
-        raise LabError(f"{path}: {'no file' if os.path.exists(path) else 'no such file'}")
+    if not os.path.isfile(path):  # opening a FIFO would block
+        raise LabError(f"{path}: {'not a file' if os.path.exists(path) else 'no such file'}")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of a bomb from 89 megapixels on and refuses twice as much; cameras have come close. It also
-            # warns of damage beside the picture itself
+            # Pillow warns of a bomb from 89 megapixels on and refuses twice as much; some cameras come close. It also
+            # warns of corrupt metadata
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as photo:
                 photo.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded small to begin with
                 photo.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
                 photo = ImageOps.exif_transpose(photo)
     except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
-        # what Pillow says of damage; RuntimeError is AVIF's
-        raise LabError(f"{path}: no picture that can be read ({error})") from error
+        # what Pillow raises for corrupt files; RuntimeError is AVIF's
+        raise LabError(f"{path}: not an image that can be read ({error})") from error
     if photo.mode.startswith(("I", "F")):  # 16 bits a pixel, which Pillow's own conversion would clip at 255
         levels = np.nan_to_num(np.asarray(photo, np.float32))
         white = next((white for white in (1, 255, 65_535) if levels.max() <= white), levels.max())
@@ -76,11 +70,7 @@ def open_photo(path):
 def to_fashion_mnist(photo):
     """Convert an RGB photograph (PIL.Image) of one garment on a plain background, bright or dark.
 
-    Returns:
-        uint8 (28, 28)
-
-    Raises:
-        LabError: nothing stands out from the border.
+    Returns: uint8 (28, 28). Raises: LabError, nothing stands out from the border.
     """
     from PIL import Image, ImageFilter, ImageOps
 
@@ -96,7 +86,7 @@ def to_fashion_mnist(photo):
     # a row or column that a hundredth of its pixels reach into is more than a speck
     rows, columns = (np.flatnonzero(garment.mean(axis=axis) > 0.01) for axis in (1, 0))
     if not (len(rows) and len(columns)):
-        raise LabError("one flat colour, no garment stands out from its border")
+        raise LabError("a single flat colour, no garment stands out from the border")
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
 
     grey = photo.convert("L")

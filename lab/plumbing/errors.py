@@ -1,0 +1,79 @@
+"""Errors that users see in one line, exit codes, and what is cleaned up when a signal ends the process."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import zipfile
+import zlib
+
+# what numpy.load and json raise for a corrupt .npz; RuntimeError is zipfile's, for compression methods it does not know
+CORRUPT_FILE_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+_cleanups = []
+
+
+class LabError(Exception):
+    """A failure that the user can fix; the message says what, where and what to do, in one line."""
+
+
+def run_main(main):
+    """Run a script's `main` and exit: 0 done, 1 failed with one line, 2 wrong usage, 130 or 143 ended by a signal."""
+    debug = "--debug" in sys.argv[1:]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the parent process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="replace")  # a terminal without a character gets the rest
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("lab").setLevel(logging.INFO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for background jobs of a shell
+            signal.signal(number, _exit_on_signal)
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, for example `head`, has closed standard output
+        exit_now(1)
+    except Exception as error:
+        if debug:
+            raise
+        known = isinstance(error, LabError)
+        line = " ".join((f"{error}" if known else f"{type(error).__name__}: {error} (--debug shows where)").split())
+        # without control characters that a terminal would obey
+        printable = "".join(character if character.isprintable() else "?" for character in line)
+        print(f"error: {printable}", file=sys.stderr)
+        exit_now(1)
+
+
+def exit_now(code):
+    """Exit without Python's interpreter shutdown, which can crash TensorFlow's threads."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a signal has come in the middle of a print
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def cleanup_on_signal(function):
+    """Call the function if a signal ends the process within the block."""
+    _cleanups.append(function)
+    try:
+        yield
+    finally:
+        _cleanups.remove(function)
+
+
+def _exit_on_signal(number, frame):
+    """Clean up and exit from where the signal has come.
+
+    An exception instead would unwind through TensorFlow's calls and destroy what its threads still use, which can crash
+    the process.
+    """
+    for function in reversed(_cleanups):
+        with contextlib.suppress(Exception):
+            function()
+    if number == signal.SIGINT:
+        with contextlib.suppress(OSError):
+            os.write(2, b"interrupted\n")
+    exit_now(128 + number)

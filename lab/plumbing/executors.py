@@ -1,0 +1,152 @@
+"""Run tasks in processes of their own, on this machine or on a Dask cluster.
+
+A task is a dict of JSON types. The process `python -m MODULE PATH` reads it as one line of standard input and writes
+its result to the path. It ends when nobody waits for it any more.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from lab.plumbing.errors import LabError, cleanup_on_signal
+from lab.plumbing.files import temporary_folder
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ATTEMPTS = 3  # at a task whose process or worker is lost
+EXPECTED_ERROR_EXIT = 3  # exit code of a process that ends with a LabError; a traceback's is 1
+
+logger = logging.getLogger(__name__)
+
+
+class RunLost(Exception):
+    """A task's process was killed; another attempt may succeed."""
+
+
+def run_tasks(module, tasks, jobs=None, cluster=None):
+    """Run tasks; yield each one's key and result, bytes, as soon as it is finished.
+
+    Args: name of the module that runs one task; dict of tasks by key; processes at once on this machine, by default one
+        for each core; address of a Dask scheduler, instead of this machine
+    Raises: LabError, as `run_in_subprocess`, or a task was lost several times, or the cluster; RuntimeError, likewise.
+    """
+    with _dask_executor(cluster) if cluster else _local_executor(jobs) as submit:
+        pending = {submit(module, task): key for key, task in tasks.items()}
+        losses = dict.fromkeys(tasks, 0)
+        while pending:
+            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                key = pending.pop(future)
+                try:
+                    content = future.result()
+                except CancelledError as error:
+                    raise LabError("the cluster is lost; finished runs are kept, start again for the rest") from error
+                except RunLost as error:
+                    losses[key] += 1
+                    if losses[key] == ATTEMPTS:
+                        raise LabError(f"{key}: its process was killed {ATTEMPTS} times, last by {error}") from error
+                    logger.warning("killed, tried again: %s (%s)", key, error)
+                    pending[submit(module, tasks[key])] = key
+                else:
+                    yield key, content
+
+
+_children = set()
+
+
+@contextlib.contextmanager
+def _local_executor(jobs):
+    """Yield a function that submits a task to a pool of threads, each of which waits for a process."""
+
+    def kill_children():
+        for process in list(_children):
+            process.kill()
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    executor = ThreadPoolExecutor(jobs or cores)
+    try:
+        with cleanup_on_signal(kill_children):
+            yield lambda module, task: executor.submit(run_in_subprocess, module, task)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        kill_children()
+
+
+@contextlib.contextmanager
+def _dask_executor(address):
+    """Yield a function that submits to a cluster (https://distributed.dask.org/en/stable/api.html: get_executor)."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise LabError("--cluster needs Dask; pip install -r requirements-cluster.txt") from error
+    for name in ("distributed", "distributed.client"):  # they log tracebacks of what they raise anyway
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise LabError(f"--cluster {address}: no Dask scheduler answers there ({error})") from error
+
+    def run_on_worker(module, task):
+        # a function within a function is pickled as a whole, so that the scheduler does not need this project
+        from lab.plumbing.executors import run_in_subprocess
+
+        return run_in_subprocess(module, task)
+
+    executor = client.get_executor(pure=False)
+    try:
+        if not client.scheduler_info()["workers"]:
+            logger.warning("%s has no workers yet; waiting for one", address)
+        yield lambda module, task: executor.submit(run_on_worker, module, task)
+    finally:
+        executor.shutdown(wait=False)
+        client.close(timeout=2)
+
+
+def run_in_subprocess(module, task):
+    """Run one task in a process that ends when this one does; return its result.
+
+    Raises: LabError, the process has ended with one; RunLost, it was killed; RuntimeError, its traceback.
+    """
+    with temporary_folder("lab-run-") as folder:
+        command = [sys.executable, "-m", module, str(folder / "result")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+            _children.add(process)
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(json.dumps(task) + "\n")
+                    process.stdin.flush()  # left open: its end tells the process that nobody waits any more
+                messages = process.stderr.read()
+                process.wait()
+            finally:
+                process.kill()
+                _children.discard(process)
+        if process.returncode < 0:
+            raise RunLost(f"signal {-process.returncode}")
+        if process.returncode == EXPECTED_ERROR_EXIT:
+            raise LabError(f"\n{messages}".partition("\nerror: ")[2].strip())
+        if process.returncode:
+            raise RuntimeError(messages.strip())
+        return (folder / "result").read_bytes()
+
+
+def serve_task(run):
+    """In the process that `run_in_subprocess` has started, run the task and write its result, which must be bytes."""
+    task = json.loads(sys.stdin.readline())
+
+    def exit_with_parent():
+        sys.stdin.read()
+        os._exit(2)
+
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    try:
+        Path(sys.argv[1]).write_bytes(run(task))
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(EXPECTED_ERROR_EXIT)

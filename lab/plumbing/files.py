@@ -1,0 +1,94 @@
+"""Files that are written as a whole or not at all."""
+
+import glob
+import os
+import platform
+import tempfile
+import uuid
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lab.plumbing.errors import LabError, cleanup_on_signal
+
+
+def require_writable(path):
+    """Make sure that a file can be written, and create its folder, before the work whose result goes there.
+
+    Raises: LabError, it cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise LabError(f"{path} is a folder; name a file")
+        temporary = _temporary_path(path)  # longer than the name itself; it may be too long
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+@contextmanager
+def atomic_write(path):
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
+
+    The temporary name keeps the suffix, by which Keras and Matplotlib choose the format. It holds the process's number,
+    so that the next writer can remove what a killed process has left.
+
+    Raises: LabError, the file cannot be written.
+    """
+    path = Path(path)
+    temporary = _temporary_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale_temp_files(path)
+        with cleanup_on_signal(temporary.unlink):
+            yield temporary
+            os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def temporary_folder(prefix):
+    """Yield a folder that is removed at the end, also if a signal ends the process."""
+    folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    with folder as path, cleanup_on_signal(folder.cleanup):
+        yield Path(path)
+
+
+def ensure_temporary_folder(otherwise):
+    """Use a folder for temporary files if the system has none that is writable; TensorFlow does not start without."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        otherwise.mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = os.environ["TMPDIR"] = str(otherwise.absolute())
+
+
+def _temporary_path(path):
+    return path.with_name(f".{path.stem}-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:4]}{path.suffix}")
+
+
+def _remove_stale_temp_files(path):
+    """Remove temporary files beside a path whose processes, on this machine, no longer exist."""
+    for temporary in path.parent.glob(f".{glob.escape(f'{path.stem}-{platform.node()}')}-*-????{path.suffix}"):
+        # not ours, or alive but another user's; outside POSIX, signal 0 is not harmless
+        with suppress(OSError, ValueError):
+            if os.name == "posix" and not _is_alive(int(temporary.stem.split("-")[-2])):
+                temporary.unlink()
+
+
+def _is_alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _unwritable(path, error):
+    return LabError(f"cannot write {path} ({error.strerror or error}); make room there or name another place")

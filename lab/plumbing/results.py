@@ -1,0 +1,195 @@
+"""Results on disk: finished runs, trained models, checkpoints. Each has a record of what decided it.
+
+A model `fashion.keras` has its record beside it, `fashion.json`, and while it is trained its checkpoint,
+`fashion.checkpoint.npz`. The record holds the digest of the model's weights, so that a model and a record from two
+different trainings (a kill between the two writes, two programs at once) are noticed.
+"""
+
+import contextlib
+import functools
+import glob
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lab.plumbing.errors import CORRUPT_FILE_ERRORS, LabError
+from lab.plumbing.files import atomic_write, require_writable
+from lab.plumbing.provenance import arrays_digest, differing_parts, digest, environment
+from lab.plumbing.untrusted_models import load_model
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record, a dict of JSON types that says under "made_of" what decided the run, and arrays by name."""
+
+    record: dict
+    arrays: dict
+
+    def save(self, file, write=np.savez_compressed):
+        """Write the run to a path or file object, as an .npz file."""
+        write(file, record=json.dumps({**self.record, "arrays": list(self.arrays)}), **self.arrays)
+
+    @classmethod
+    def from_file(cls, path):
+        """Read a run. Raises: LabError, the file is not one, or corrupt."""
+        try:
+            with np.load(path) as content:
+                arrays = {name: content[name] for name in content.files}
+            record = json.loads(str(arrays.pop("record")))
+            if record.pop("arrays") != list(arrays):
+                raise ValueError("an array is missing")
+            dict(record["made_of"])
+        except CORRUPT_FILE_ERRORS as error:
+            raise LabError(f"{path}: corrupt ({type(error).__name__}: {error})") from error
+        return cls(record, arrays)
+
+
+def run_files(folder):
+    """Return the paths of a folder's finished runs."""
+    return sorted(Path(folder).glob("[!.]*.npz"))
+
+
+def run_path(folder, variant, made_of):
+    """Return the path of the run that all of this decides."""
+    fingerprint = digest(json.dumps(made_of, sort_keys=True))[:12]
+    return Path(folder) / f"{variant}-{made_of['seed']}-{fingerprint}.npz"
+
+
+def changed_since(path, made_of):
+    """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
+    differences = []
+    for earlier in path.parent.glob(f"{glob.escape(path.stem.rpartition('-')[0])}-*.npz"):
+        with contextlib.suppress(LabError):
+            differences.append(differing_parts(Run.from_file(earlier).record["made_of"], made_of))
+    same_recipe = [names for names in differences if not any(name.startswith("recipe") for name in names)]
+    return min(same_recipe, key=len, default=[])
+
+
+def make_record(model, history, scores):
+    """Return what is known of a finished training, a dict of JSON types. Args: as `Training.save`"""
+    weights = arrays_digest(model.get_weights())
+    parts = {"parameters": model.count_params(), "weights_sha256": weights, "history": history}
+    return {**parts, **scores, "environment": environment()}
+
+
+class Training:
+    """One training and the place of its result, as a script's `train` gets it.
+
+    Args:
+        train: function of a Training that trains and saves the model and returns it with its record
+        path: of the .keras file
+        recipe, seed, data_dir: what `train` reads
+        describe: function without arguments that returns all that decides the result, a dict of JSON types
+    """
+
+    def __init__(self, train, path, recipe, seed, data_dir, describe):
+        self.train, self.path, self.describe = train, Path(path), describe
+        self.recipe, self.seed, self.data_dir = recipe, seed, data_dir
+        self.record_path = self.path.with_suffix(".json")
+
+    @functools.cached_property
+    def made_of(self):
+        return self.describe()
+
+    def start(self, resume=False):
+        """Train and save the model, from the checkpoint of an interrupted training if there is one and `resume`.
+
+        Returns: model, record: Keras model, dict of JSON types
+        Raises: LabError, no data, no place to write to, or a training that diverges.
+        """
+        require_writable(self.path)
+        self.checkpoint = Checkpoint(self.path.with_suffix(".checkpoint.npz"), self.made_of, resume)
+        return self.train(self)
+
+    def load_or_start(self):
+        """Return the saved model if nothing that decides it has changed; otherwise train it and say why. As `start`"""
+        try:
+            model, record = self._load()
+        except _NotReusable as reason:
+            logger.info("training: %s", reason)
+            return self.start(resume=True)
+        logger.info("reused: %s", self.path)
+        return model, record
+
+    def save(self, model, history, scores):
+        """Save the trained model and its record; return both.
+
+        Args: model; history, as `lab.recipe.fit`; scores, dict of `lab.recipe.evaluate` by split
+        Raises: LabError, the files cannot be written.
+        """
+        record = {"made_of": self.made_of, **make_record(model, history, scores)}
+        with atomic_write(self.path) as temporary:
+            model.save(temporary)
+        with atomic_write(self.record_path) as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        self.checkpoint.path.unlink(missing_ok=True)
+        logger.info("saved: %s", self.path)
+        return model, record
+
+    def _load(self):
+        if not self.path.is_file():
+            raise _NotReusable(f"no {self.path}")
+        try:
+            record = json.loads(self.record_path.read_text(encoding="utf-8"))
+            changed = differing_parts(record["made_of"], self.made_of)
+            digest = record["weights_sha256"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _NotReusable(f"no usable record {self.record_path}") from error
+        if changed:
+            raise _NotReusable(f"{self.path} is from a training with different {', '.join(changed)}")
+        try:
+            model = load_model(self.path)
+        except LabError as error:
+            raise _NotReusable(error) from error
+        if arrays_digest(model.get_weights()) != digest:
+            raise _NotReusable(f"{self.path} and its record are from two different trainings")
+        return model, record
+
+
+class _NotReusable(Exception):
+    """Says why a saved model is not the one asked for."""
+
+
+class Checkpoint:
+    """The state of a training after each epoch in one file, from which it resumes to the very same weights.
+
+    Keras' BackupAndRestore does not save the state of the generator that shuffles the images, which is not part of the
+    model.
+
+    Args: path of a .npz file; what decides the training, a dict of JSON types; whether to use a file that exists
+    """
+
+    def __init__(self, path, made_of, resume):
+        self.path, self.made_of, self.resume = path, made_of, resume
+
+    def save(self, history, variables):
+        """Write the history and the values of Keras variables; only warn if the disk is full."""
+        arrays = {f"variable{n}": variable.numpy() for n, variable in enumerate(variables)}
+        try:
+            with atomic_write(self.path) as temporary:
+                Run({"made_of": self.made_of, "history": history}, arrays).save(temporary, np.savez)
+        except LabError as error:
+            logger.warning("no checkpoint of this epoch: %s", error)
+
+    def restore(self, variables):
+        """Assign the saved values to the variables and return the history; None if there is nothing to resume."""
+        if not (self.resume and self.path.exists()):
+            return None
+        try:
+            saved = Run.from_file(self.path)
+            changed = differing_parts(saved.record["made_of"], self.made_of)
+        except LabError as error:
+            logger.warning("from the start: %s", error)
+            return None
+        if changed:
+            logger.warning("from the start: %s is of a training with different %s", self.path, ", ".join(changed))
+            return None
+        for variable, value in zip(variables, saved.arrays.values(), strict=True):
+            variable.assign(value)
+        logger.info("resumed: after epoch %d", len(saved.record["history"]["seconds"]))
+        return saved.record["history"]
