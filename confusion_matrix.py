@@ -13,14 +13,6 @@ from lab.recipe import predict
 from lab.statistics import confusion_counts, row_fractions, wilson_interval
 
 
-def parser():
-    """Return the parser of this script's flags."""
-    flags = cli.figure_parser(__doc__)
-    flags.add_argument("--samples", type=samples, default=200, metavar="N", help="the first N, or all; default 200")
-    flags.add_argument("--normalize", action="store_true", help="draw fractions of each row instead of counts")
-    return flags
-
-
 def samples(text):
     """Convert a number of test samples; None stands for all."""
     return None if text == "all" else cli.whole_number(1)(text)
@@ -62,12 +54,14 @@ def plot_matrix(counts, normalize):
 
 def main(argv=None):
     """Predict test samples with the dense model; print and draw the confusion matrix."""
-    flags = parser()
+    flags = cli.figure_parser(__doc__)
+    flags.add_argument("--samples", type=samples, default=200, metavar="N", help="the first N, or all; default 200")
+    flags.add_argument("--normalize", action="store_true", help="draw fractions of each row instead of counts")
     options = cli.parse(flags, argv)
     n = options.samples or options.recipe.test_images
     if n > options.recipe.test_images:
         flags.error(f"argument --samples: {n} samples, but there are {options.recipe.test_images}")
-    path = figures.path_to_save(cli.save_path(options, "confusion_matrix.png"), options.save)
+    path = figures.path_to_save(options, "confusion_matrix.png")
     model = cli.given_or_trained_model(deep_learning, options)
     images, labels = load_test_data(options.data_dir).first(n)
     counts = confusion_counts(labels, predict(model, images).argmax(axis=1))

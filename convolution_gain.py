@@ -16,7 +16,7 @@ import numpy as np
 import deep_learning
 import deep_learning_conv
 from lab import cli, compare, figures
-from lab.data import CLASS_NAMES, load_data
+from lab.data import CLASS_NAMES, load_data, load_test_data
 from lab.statistics import confusion_counts, mean_interval, row_fractions
 from lab.study import Run, RunKey, Variant, collect_predictions
 
@@ -88,8 +88,13 @@ def report(runs, test, train, test_labels):
     if test:
         parts.append(difference_table(runs, test, train, test_labels))
     if "total" in test:
-        parts += [class_table(runs, test_labels), calibration_table(runs, test_labels)]
-        parts.append(conclusion(test, train, compare.format_seeds(runs)))
+        by_class = compare.differences_by_class(runs, DIFFERENCES["total"], test_labels)
+        rows = zip(CLASS_NAMES, map(compare.format_signed_ci, by_class), strict=True)
+        parts.append(compare.markdown_table(["class", "gain in recall, points"], list(rows)))
+        calibration = {name: compare.calibration(runs, name, test_labels) for name in ("dense", "conv")}
+        rows = [[name, *map("{:.4f}".format, errors)] for name, errors in calibration.items()]
+        header = ["test set", "expected calibration error", "negative log-likelihood"]
+        parts += [compare.markdown_table(header, rows), conclusion(test, train, compare.format_seeds(runs))]
     return "\n\n".join(parts)
 
 
@@ -122,19 +127,6 @@ def difference_table(runs, test, train, test_labels):
         rows.append([name, pair, *intervals, significant])
     header = ["difference", "variants", "test set, points", "training set, points", "seeds with p < 0.05"]
     return compare.markdown_table(header, rows)
-
-
-def class_table(runs, test_labels):
-    """Return the gain of each class, in Markdown."""
-    by_class = compare.differences_by_class(runs, DIFFERENCES["total"], test_labels)
-    rows = [[name, compare.format_signed_ci(gain)] for name, gain in zip(CLASS_NAMES, by_class, strict=True)]
-    return compare.markdown_table(["class", "gain in recall, points"], rows)
-
-
-def calibration_table(runs, test_labels):
-    """Return how well dense and conv are calibrated, in Markdown."""
-    rows = [[name, *map("{:.4f}".format, compare.calibration(runs, name, test_labels))] for name in ("dense", "conv")]
-    return compare.markdown_table(["test set", "expected calibration error", "negative log-likelihood"], rows)
 
 
 def conclusion(test, train, seeds):
@@ -205,12 +197,9 @@ def main(argv=None):
     options = cli.parse(flags, argv)
     if options.short and (options.save or options.cluster or options.jobs or options.from_results):
         flags.error("argument --short: not with the flags of a study")
-    if options.short:
-        runs = short_runs(options)
-    else:
-        path = figures.path_to_save(cli.save_path(options, "convolution_gain.png"), options.save)
-        runs = cli.study_runs("convolution_gain", options)
-    test_labels = cli.test_labels(options)
+    path = None if options.short else figures.path_to_save(options, "convolution_gain.png")
+    runs = short_runs(options) if options.short else cli.study_runs("convolution_gain", options)
+    test_labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
     test, train = (compare.differences(runs, DIFFERENCES, split, test_labels) for split in ("test", "train"))
     if "total" in test and not options.short:
         figures.save(plot_gain(runs, test, train), path)

@@ -18,17 +18,6 @@ from lab.recipe import predict
 LARGEST_COUNT = 100  # images in one figure
 
 
-def parser():
-    """Return the parser of this script's flags."""
-    flags = cli.figure_parser(__doc__)
-    flags.add_argument("--count", type=cli.whole_number(1, LARGEST_COUNT), metavar="N", help="test images, default 20")
-    flags.add_argument("--start", type=cli.whole_number(0), metavar="N", help="index of the first, default 0")
-    flags.add_argument(
-        "--image", type=cli.nonempty_path, nargs="+", metavar="FILE", help="photographs instead of test images"
-    )
-    return flags
-
-
 def format_predictions(start, probabilities, labels):
     """Return one line per image: index, predicted class, its probability, actual class, correct or WRONG."""
     return [
@@ -89,7 +78,10 @@ def plot_photographs(photographs, probabilities):
 
 def main(argv=None):
     """Predict test images or photographs with the conv model; print and draw the predictions."""
-    flags = parser()
+    flags = cli.figure_parser(__doc__)
+    flags.add_argument("--count", type=cli.whole_number(1, LARGEST_COUNT), metavar="N", help="test images, default 20")
+    flags.add_argument("--start", type=cli.whole_number(0), metavar="N", help="index of the first, default 0")
+    flags.add_argument("--image", type=cli.nonempty_path, nargs="+", metavar="FILE", help="your photographs")
     options = cli.parse(flags, argv)
     start, count, n = options.start or 0, options.count or 20, options.recipe.test_images
     if start + count > n:
@@ -97,7 +89,7 @@ def main(argv=None):
     if options.image and (options.start, options.count) != (None, None):
         flags.error("argument --image: --start and --count are for test images")
     photographs = [read_photograph(path) for path in options.image or []]
-    path = figures.path_to_save(cli.save_path(options, "predictions.png"), options.save)
+    path = figures.path_to_save(options, "predictions.png")
     model = cli.given_or_trained_model(deep_learning_conv, options)
 
     if photographs:

@@ -23,6 +23,8 @@ from lab import cli, compare, figures
 from lab.recipe import predict
 from lab.statistics import crossed_interval
 
+BILINEAR = 2  # PIL.Image.Resampling.BILINEAR
+
 
 def shift(images, distance):
     """Yield the images shifted by so many pixels in each of eight directions, with black coming in at the edges."""
@@ -36,7 +38,7 @@ def shift(images, distance):
 def rotate(images, degrees):
     """Yield the images rotated about their centre, counterclockwise and clockwise."""
     for angle in (degrees, -degrees):
-        yield _for_each(images, lambda image, angle=angle: image.rotate(angle, _bilinear()))
+        yield _for_each(images, lambda image, angle=angle: image.rotate(angle, BILINEAR))
 
 
 def rescale(images, factor):
@@ -45,7 +47,7 @@ def rescale(images, factor):
     new = round(side * factor / 2) * 2  # an even number, so that the centre stays
     start = (new - side) // 2
     box = (start, start, start + side, start + side)  # beyond the image, it is black
-    yield _for_each(images, lambda image: image.resize((new, new), _bilinear()).crop(box))
+    yield _for_each(images, lambda image: image.resize((new, new), BILINEAR).crop(box))
 
 
 def blur(images, radius):
@@ -74,12 +76,6 @@ def _for_each(images, function):
     return np.stack([np.asarray(function(Image.fromarray(image))) for image in images])
 
 
-def _bilinear():
-    from PIL import Image
-
-    return Image.Resampling.BILINEAR
-
-
 class Corruption(NamedTuple):
     """A corruption of the test images: the function, its strengths, and the strength that changes nothing."""
 
@@ -96,17 +92,15 @@ CORRUPTIONS = {
     "noise": Corruption(add_noise, (0, 16, 32, 48, 64, 96, 128), 0),
     "contrast": Corruption(change_contrast, (0.25, 0.5, 0.75, 1, 1.5, 2), 1),
 }
-UNITS = dict(
-    zip(CORRUPTIONS, ("pixels", "degrees", "factor", "pixels (SD)", "grey levels (SD)", "factor"), strict=True)
-)
+UNITS = {"shift": "pixels", "rotation": "degrees", "blur": "pixels (SD)", "noise": "grey levels (SD)"}
+UNITS |= {"scale": "factor", "contrast": "factor"}
 HEADLINE_STRENGTHS = {"shift": 2, "rotation": 15, "scale": 0.79, "blur": 1, "noise": 32, "contrast": 0.5}
 
 
 def collect_robustness(model, train_split, test_split):
-    """Return for each corruption what the model predicts for the n test images at each of s strengths.
-
-    Returns: dict of `correct`, for how many views of each image the prediction is correct, uint8 (s, n); `views`, how
-        many there are, uint8 (s,); `consistency`, the fraction with the prediction for the clean image, float (s,)
+    """Return for each corruption, at each of s strengths, `correct`, for how many views of each of n test images the
+    prediction is correct, uint8 (s, n); `views`, how many views there are, uint8 (s,); and `consistency`, the fraction
+    of them with the prediction for the clean image, float (s,).
     """
     images, labels = test_split
     clean = predict(model, images).argmax(axis=1)
@@ -170,12 +164,9 @@ def report(runs):
 
 def conclusion(gain):
     """Return the conclusion in one sentence, of each corruption at its headline strength. Args: gains by corruption"""
-
-    def at(corruption, strength):
-        return gain[corruption][CORRUPTIONS[corruption].strengths.index(strength)]
-
-    parts = [("clean images", at("shift", 0))]
-    parts += [(f"{name}, {UNITS[name]}: {each:g}", at(name, each)) for name, each in HEADLINE_STRENGTHS.items()]
+    quoted = {"clean images": ("shift", 0)}
+    quoted |= {f"{name}, {UNITS[name]}: {each:g}": (name, each) for name, each in HEADLINE_STRENGTHS.items()}
+    parts = [(what, gain[name][CORRUPTIONS[name].strengths.index(each)]) for what, (name, each) in quoted.items()]
     ahead = [f"{compare.format_ci(interval)} ({what})" for what, interval in parts if interval[0] > 0]
     behind = [f"{compare.format_ci(interval)} ({what})" for what, interval in parts if interval[0] <= 0]
     text = f"Conv is ahead of dense, in points, by {', '.join(ahead) or 'none'}"
@@ -206,7 +197,7 @@ def plot(runs):
 def main(argv=None):
     """Do the runs that are missing; print table and conclusion, draw the figure."""
     options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=5), argv)
-    path = figures.path_to_save(cli.save_path(options, "robustness.png"), options.save)
+    path = figures.path_to_save(options, "robustness.png")
     runs = cli.study_runs("robustness", options)
     figures.save(plot(runs), path)
     print(report(runs))

@@ -18,6 +18,7 @@ import numpy as np
 
 import convolution_gain
 from lab import cli, compare, figures
+from lab.data import load_test_data
 from lab.statistics import mean_interval
 from lab.study import collect_predictions
 
@@ -49,31 +50,24 @@ VARIANTS = {
 }
 
 
-def models_in(runs):
-    """Return the models that have runs."""
+def models_and_sizes(runs):
+    """Return the models that have runs, and the numbers of training images for which all of them have one."""
     present = compare.variant_names(runs)
-    return [model for model in MODELS if any(NAMES[model, n] in present for n in SIZES)]
-
-
-def sizes_in(runs):
-    """Return the numbers of training images for which all models that have runs have one."""
-    present, models = compare.variant_names(runs), models_in(runs)
-    return [n for n in SIZES if all(NAMES[model, n] in present for model in models)]
+    models = [model for model in MODELS if any(NAMES[model, n] in present for n in SIZES)]
+    return models, [n for n in SIZES if all(NAMES[model, n] in present for model in models)]
 
 
 def accuracies(runs, model):
     """Return a model's test accuracies in percent, float (seeds, sizes)."""
-    return np.transpose([compare.accuracies(runs, NAMES[model, n], "test") for n in sizes_in(runs)])
+    return np.transpose([compare.accuracies(runs, NAMES[model, n], "test") for n in models_and_sizes(runs)[1]])
 
 
 def data_multiplier(sizes, ours, theirs):
     """Return how many times the data theirs needs to be as accurate as ours, at each size: mean, low and high, or None.
 
-    Read for each seed off a line through theirs over the logarithm of the size. Where ours is beyond theirs at any
-    size, by an interval that excludes 0, mean and high are infinite and low is how far theirs was tried. Otherwise None
-    if a seed is out of reach, and with one seed.
-
-    Args: numbers of images; accuracies of two models, float (seeds, sizes). The interval: Student's t of the logarithm.
+    Read for each seed off a line through theirs over the logarithm of the size; the interval is Student's t of the
+    logarithm. If ours is significantly beyond theirs at any size, mean and high are infinite and low is how far theirs
+    was tried. Otherwise None if a seed is out of reach. Args: sizes; accuracies of two models, float (seeds, sizes)
     """
     multipliers = []
     rising = np.maximum.accumulate(theirs, axis=1)
@@ -97,14 +91,13 @@ def first_crossing(x, rising, value):
 
 def gains(runs, test_labels):
     """Return by how many points conv is ahead of dense at each size: dict of (mean, low, high)."""
-    pairs = {n: (NAMES["conv", n], NAMES["dense", n]) for n in sizes_in(runs)}
-    return {n: compare.differences(runs, {n: pair}, "test", test_labels)[n] for n, pair in pairs.items()}
+    pairs = {n: (NAMES["conv", n], NAMES["dense", n]) for n in models_and_sizes(runs)[1]}
+    return compare.differences(runs, pairs, "test", test_labels)
 
 
 def report(runs, gain, equal):
     """Return the table and the conclusion, in Markdown. Args: `equal`, what the models have as much of at every size"""
-    sizes = sizes_in(runs)
-    models = models_in(runs)
+    models, sizes = models_and_sizes(runs)
     multipliers = dict.fromkeys(sizes)
     if gain:
         values = data_multiplier(sizes, accuracies(runs, "conv"), accuracies(runs, "dense"))
@@ -140,11 +133,12 @@ def plot(runs, gain, equal):
     """Draw accuracy, and how far conv is ahead, against the number of training images. Returns: matplotlib Figure"""
     import matplotlib.pyplot as plt
 
+    models, sizes = models_and_sizes(runs)
     figure, axes = plt.subplots(1, 2 if gain else 1, figsize=(12, 4.6), layout="constrained", squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
     for model, style in zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True):
-        if model in models_in(runs):
-            figures.plot_curve(left, sizes_in(runs), accuracies(runs, model), MODELS[model].label, style)
+        if model in models:
+            figures.plot_curve(left, sizes, accuracies(runs, model), MODELS[model].label, style)
     left.set_ylabel("test accuracy, %: mean and 95% interval over seeds")
     left.legend(loc="lower right", frameon=False)
     if gain:
@@ -154,7 +148,7 @@ def plot(runs, gain, equal):
         right.set_ylabel("conv - dense, points, with 95% interval")
     for ax in axes.flat:
         ax.set(xscale="log", xlabel=f"training images, equal {equal}")
-        ax.set_xticks(sizes_in(runs), [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes_in(runs)])
+        ax.set_xticks(sizes, [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes])
         ax.minorticks_off()
     return figure
 
@@ -166,7 +160,7 @@ def main(argv=None):
     options = cli.parse(flags, argv)
     equal = "epochs" if options.equal_epochs else "gradient steps"
     name = "sample_efficiency_equal_epochs.png" if options.equal_epochs else "sample_efficiency.png"
-    path = figures.path_to_save(cli.save_path(options, name), options.save)
+    path = figures.path_to_save(options, name)
     arms = [
         (NAMES[model, n], replace(options.recipe, train_images=n) if options.equal_epochs else options.recipe)
         for n in SIZES[:-1]
@@ -180,7 +174,7 @@ def main(argv=None):
         for key, run in with_all_images.items():
             if key.seed in seeds:
                 runs[key._replace(variant=NAMES[key.variant, SIZES[-1]])] = run
-    gain = gains(runs, cli.test_labels(options)) if {"dense", "conv"} <= set(models_in(runs)) else {}
+    gain = gains(runs, load_test_data(options.data_dir).first(options.recipe.test_images).labels)
     figures.save(plot(runs, gain, equal), path)
     print(report(runs, gain, equal))
     figures.show()

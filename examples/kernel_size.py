@@ -44,7 +44,7 @@ def main(argv=None):
     import matplotlib.pyplot as plt
 
     options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=4), argv)
-    path = figures.path_to_save(cli.save_path(options, "kernel_size.png"), options.save)
+    path = figures.path_to_save(options, "kernel_size.png")
     runs = cli.study_runs("examples.kernel_size", options)
     accuracies = {name: compare.accuracies(runs, name, "test") for name in compare.variant_names(runs)}
     rows = [[VARIANTS[name].label, compare.format_mean(values)] for name, values in accuracies.items()]

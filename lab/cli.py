@@ -27,15 +27,14 @@ logger = logging.getLogger(__name__)
 def figure_parser(description):
     """Return the parser of a script that draws what a model predicts. Args: the script's docstring"""
     flags = arguments.parser(description, Recipe(), POLICIES, SAVES)
-    arguments.add_model_flags(flags)
+    flags.add_argument("--model", type=nonempty_path, metavar="PATH", help="any compatible Keras model file")
+    pixels_help = "largest pixel value that --model was trained on; default 1, or 255 if one of its layers rescales"
+    flags.add_argument("--pixels", type=int, choices=(1, 255), help=pixels_help)
     return flags
 
 
 def study_parser(description, variants, seeds):
-    """Return the parser of a script that compares variants over many runs.
-
-    Args: the script's docstring; names of the variants; how many seeds there are by default
-    """
+    """Return the parser of a script that compares variants over many runs, by default of so many seeds."""
     flags = arguments.parser(description, Recipe(), POLICIES, SAVES)
     arguments.add_study_flags(flags, variants, seeds)
     return flags
@@ -52,18 +51,14 @@ def parse(flags, argv):
     return options
 
 
-def save_path(options, name):
-    """Return the path that `--save` gives, or else that of `name` in the output folder."""
-    return options.save if isinstance(options.save, Path) else options.output_dir / name
-
-
 def run_training(script, argv):
     """Train a script's model as its command line says, and print its record. Args: name of the module; arguments"""
     script = sys.modules[script]
     flags = arguments.parser(script.__doc__, Recipe(), POLICIES, SAVES, suffixes=(".keras",))
     flags.add_argument("--resume", action="store_true", help="resume an interrupted training after its last epoch")
     options = parse(flags, argv)
-    training = _training(script, save_path(options, script.SAVED_AS), options)
+    path = options.save if isinstance(options.save, Path) else options.output_dir / script.SAVED_AS
+    training = _training(script, path, options)
     _, record = training.load_or_start() if options.resume else training.start()
     print_record(record)
 
@@ -94,22 +89,17 @@ def given_or_trained_model(script, options):
         images, labels = load_test_data(options.data_dir).first(500)
         accuracy = (predict(model, images).argmax(axis=1) == labels).mean()
         if accuracy < 0.5:
-            logger.warning(
-                "warning: %s is correct for %.0f%% of 500 test images, chance is 10%%; was it trained on other pixel "
-                "values? Try --pixels 255 or --pixels 1",
-                *(options.model, 100 * accuracy),
-            )
+            advice = "was it trained on other pixel values? Try --pixels 255 or --pixels 1"
+            found = f"correct for {accuracy:.0%} of 500 test images, chance is 10%"
+            logger.warning("warning: %s is %s; %s", options.model, found, advice)
     return model
 
 
 def study_runs(script, options, arms=None, retrain=None):
     """Return the runs that a study's flags ask for, done if they are missing; as `lab.study.run_study`.
 
-    Args:
-        script: name of the script's module
-        options: as from `parse`
-        arms: (variant, recipe) pairs, by default the options' variants with their recipe
-        retrain: instead of the options'
+    Args: name of the script's module; options, as from `parse`; (variant, recipe) pairs, by default the options'
+        variants with their recipe; `retrain` instead of the options'
     """
     arms = arms or [(name, options.recipe) for name in options.variants]
     seeds = range(options.seed, options.seed + options.seeds)
@@ -120,11 +110,6 @@ def study_runs(script, options, arms=None, retrain=None):
     retrain = options.retrain if retrain is None else retrain
     where = options.data_dir, options.jobs, options.cluster
     return study.run_study(script, plan, options.output_dir / folder, *where, retrain)
-
-
-def test_labels(options):
-    """Return the labels of the test images on which a study's runs are measured, uint8 (n,)."""
-    return load_test_data(options.data_dir).first(options.recipe.test_images).labels
 
 
 def print_record(record):

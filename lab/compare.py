@@ -34,8 +34,7 @@ def is_correct(runs, variant, split, test_labels):
 def differences(runs, pairs, split, test_labels):
     """Return the difference in accuracy of pairs of variants, in percentage points, with its 95% interval.
 
-    Args: dict of (variant, variant that is subtracted) by name, of which those without runs are left out; "test" or
-        "train"; labels of the test images
+    Args: dict of (variant, variant subtracted) by name, of which those without runs are left out; split; test labels
     Returns: dict of (mean, low, high) by name, as `lab.statistics.crossed_interval`
     """
     correct = {name: is_correct(runs, name, split, test_labels).astype(np.int8) for name in variant_names(runs)}

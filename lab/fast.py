@@ -1,14 +1,12 @@
 """Keras' own fit and evaluate with their inner loops in TensorFlow's graph: the same numbers in a fraction of the time.
 
-Four things take most of the time of a plain `fit` on a small model. Each is avoided without a training loop of our own:
+Three things take most of the time of a plain `fit` on a small model, and each is avoided without our own training loop:
 
-- Keras' Adam is a chain of element-wise operations, each of which reads and writes all weights. TensorFlow has the
-  whole update as one kernel; `fuse_adam` puts it under a Keras optimizer.
-- Every batch passes through tf.data and Python. Here only the order of the images does; the images stay in one place,
-  as bytes, and a batch is gathered and scaled where it is used.
-- Every batch computes the metrics that only the last one of an epoch reports.
-- The gradient of a Dense layer by its inputs is a product by a transposed matrix, which takes TensorFlow's kernel twice
-  as long as the other products if the inputs are many. `_fast_gradients` writes it the other way round.
+- Keras' Adam reads and writes all weights many times. `fuse_adam` puts TensorFlow's kernel for it under the optimizer.
+- Every batch passes through tf.data and Python, and computes all metrics. Here only the order of the images does; the
+  images stay in one place, as bytes, and a batch is gathered and scaled where it is used.
+- The gradient of a Dense layer by many inputs is a product by a transposed matrix, which takes twice as long as the
+  other products. `_fast_gradients` writes it the other way round.
 """
 
 import contextlib
@@ -33,20 +31,12 @@ def fuse_adam(optimizer):
         return optimizer
 
     def update_step(gradient, variable, learning_rate):
-        index = optimizer._get_variable_index(variable)
-        step = tf.cast(optimizer.iterations.value + 1, variable.dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=optimizer._momentums[index].value.handle,
-            v=optimizer._velocities[index].value.handle,
-            beta1_power=tf.pow(tf.cast(optimizer.beta_1, variable.dtype), step),
-            beta2_power=tf.pow(tf.cast(optimizer.beta_2, variable.dtype), step),
-            lr=tf.cast(learning_rate, variable.dtype),
-            beta1=optimizer.beta_1,
-            beta2=optimizer.beta_2,
-            epsilon=optimizer.epsilon,
-            grad=gradient,
-        )
+        index, step = optimizer._get_variable_index(variable), tf.cast(optimizer.iterations.value + 1, variable.dtype)
+        m, v = (state[index].value.handle for state in (optimizer._momentums, optimizer._velocities))
+        betas = {"beta1": optimizer.beta_1, "beta2": optimizer.beta_2}
+        powers = {f"{name}_power": tf.pow(tf.cast(beta, variable.dtype), step) for name, beta in betas.items()}
+        rate = {"lr": tf.cast(learning_rate, variable.dtype), "epsilon": optimizer.epsilon}
+        tf.raw_ops.ResourceApplyAdam(var=variable.handle, m=m, v=v, grad=gradient, **betas, **powers, **rate)
 
     optimizer.update_step = update_step
     return optimizer
@@ -55,13 +45,9 @@ def fuse_adam(optimizer):
 def fit(model, images, labels, batch_size, seeds, on_steps=lambda done, logs: None, **settings):
     """Train a compiled model by Keras' `fit`, in a new order of the images each epoch; return Keras' History.
 
-    Args:
-        model: compiled Keras model of (28, 28) or (28, 28, 1) pixels in [0, 1]
-        images, labels: uint8 (n, 28, 28) and (n,)
-        batch_size: images per step; the last step of an epoch takes what is left
-        seeds: keras.random.SeedGenerator of the orders
-        on_steps: function, called at least once a second with how many steps of the epoch are done, and their logs
-        settings: what `fit` takes beside the data
+    Args: compiled Keras model; images, uint8 (n, 28, 28), and labels (n,); images per step, of which the last of an
+        epoch takes what is left; keras.random.SeedGenerator of the orders; function, called at least once a second with
+        how many steps of the epoch are done, and their logs; what `fit` takes beside the data
     """
     import keras
 

@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -61,13 +62,14 @@ def has_display():
     return plt.get_backend().lower() in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
 
 
-def path_to_save(path, requested):
-    """Return the path if a figure is to be saved, on request or for want of a display; otherwise None.
+def path_to_save(options, name):
+    """Return where to save a figure, on request or for want of a display; otherwise None. Args: `cli.parse`'s; a name
 
     Raises: LabError, the path cannot be written; better known before the work than after.
     """
-    if has_display() and not requested:
+    if has_display() and not options.save:
         return None
+    path = options.save if isinstance(options.save, Path) else options.output_dir / name
     require_writable(path)
     return path
 

@@ -40,11 +40,8 @@ SMOKE = Recipe(epochs=1, train_images=2_000, test_images=500)
 def initialize_model(build_model, recipe, seed):
     """Return an untrained model. The seed decides its initial weights, the order of the images, and dropout.
 
-    Args:
-        build_model: function that returns a Keras model of (28, 28) or (28, 28, 1) pixels in [0, 1] to ten
-            probabilities
-        recipe: Recipe
-        seed: int in [0, 2**32)
+    Args: function that returns a Keras model of (28, 28) or (28, 28, 1) pixels in [0, 1] to ten probabilities; Recipe;
+        int in [0, 2**32)
     """
     start_tensorflow(recipe.threads)
     import keras

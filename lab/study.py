@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +22,8 @@ from lab.data import Split, digests, load_data
 from lab.plumbing.errors import LabError
 from lab.plumbing.executors import run_tasks, serve_task
 from lab.plumbing.files import atomic_write, require_writable
-from lab.plumbing.progress import StudyProgress
 from lab.plumbing.provenance import arrays_digest, code_digest, describe_code, describe_training, differing_parts
-from lab.plumbing.results import Run, changed_since, make_record, run_files, run_path
+from lab.plumbing.results import Run, changed_since, make_record, run_path
 from lab.recipe import Recipe, initialize_model, predict, train
 
 logger = logging.getLogger(__name__)
@@ -82,11 +82,9 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
 
     Args:
         script: name of the module whose VARIANTS, a dict of Variant by name, are studied
-        plan: a RunKey for each run
-        folder: where the runs are kept, a file each
+        plan, folder: a RunKey for each run, and where the runs are kept, a file each
         data_dir: as `lab.data.load_data`
-        jobs: processes at once on this machine, by default one for each core
-        cluster: address of a Dask scheduler, instead of this machine
+        jobs, cluster: processes at once on this machine, by default one for each core, or address of a Dask scheduler
         retrain: do all of them, whatever the folder has
 
     Returns: dict of Run by RunKey, in the order of the plan
@@ -105,20 +103,23 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
             except LabError as error:
                 logger.warning("rerun: %s", error)
         changed.update(changed_since(path, made_of))
-        tasks[key] = {"script": script, "variant": key.variant, "made_of": made_of}
-        tasks[key]["data_dir"] = str(Path(data_dir).absolute()) if data_dir else None
+        folder_of_data = str(Path(data_dir).absolute()) if data_dir else None
+        tasks[key] = {"script": script, "variant": key.variant, "made_of": made_of, "data_dir": folder_of_data}
     if changed:
         logger.info("rerun: changed since earlier runs: %s", ", ".join(sorted(changed)))
     if tasks:
         require_writable(paths[next(iter(tasks))])
-        progress = StudyProgress(len(plan), runs)
+        before, started = len(runs), time.monotonic()
+        if before:
+            logger.info("study: %d of %d runs are there", before, len(plan))
         for key, content in run_tasks("lab.study", tasks, jobs, cluster):
             with atomic_write(paths[key]) as temporary:
                 temporary.write_bytes(content)
             runs[key] = Run.from_file(paths[key])
-            progress.show(key)
-    others = len(run_files(folder)) - len(runs)
-    if others > 0:
+            minutes = (time.monotonic() - started) / 60 / (len(runs) - before) * (len(plan) - len(runs))
+            state = f"{len(runs)} of {len(plan)} runs, about {minutes:.1f} min left"
+            logger.info("study: %s; %s: test accuracy %.4f", state, key, runs[key].record["test"]["accuracy"])
+    if others := max(0, len(list(Path(folder).glob("[!.]*.npz"))) - len(runs)):
         logger.info("left out: %d other runs in %s", others, folder)
     return {key: runs[key] for key in plan}
 
@@ -130,7 +131,7 @@ def published_runs(script, plan, folder):
     """
     variants = importlib.import_module(script).VARIANTS
     found = {}
-    for path in run_files(folder):
+    for path in sorted(Path(folder).glob("[!.]*.npz")):
         run = Run.from_file(path)
         key = RunKey.from_record(run.record)
         if key in found:
@@ -142,9 +143,8 @@ def published_runs(script, plan, folder):
     present = {key.variant for key in plan if key in found}
     if not present:
         raise LabError(f"{folder}: it has none of these runs; without --from-results they are done")
-    wanted = [key for key in plan if key.variant in present]
-    missing = {key.seed for key in wanted if key not in found}
-    runs = {key: found[key] for key in wanted if key.seed not in missing}
+    missing = {key.seed for key in plan if key.variant in present and key not in found}
+    runs = {key: found[key] for key in plan if key.variant in present and key.seed not in missing}
     if not runs:
         raise LabError(f"{folder}: no seed for which all variants have a run; name fewer --variants")
     if len(runs) < len(plan):
@@ -159,7 +159,6 @@ def published_runs(script, plan, folder):
 
 
 def _describe_run(variant, key, splits):
-    """Return all that decides a run, by part, as a dict of JSON types."""
     images = digests()
     if variant.select_train or variant.transform:
         images = arrays_digest([array for split in _select_data(variant, key, splits) for array in split])

@@ -31,13 +31,6 @@ def parser(description, defaults, precisions, saves, suffixes=FIGURE_SUFFIXES):
     return flags
 
 
-def add_model_flags(flags):
-    """Add the flags of a script that draws what a model predicts."""
-    flags.add_argument("--model", type=nonempty_path, metavar="PATH", help="any compatible Keras model file")
-    pixels_help = "largest pixel value that --model was trained on; default 1, or 255 if one of its layers rescales"
-    flags.add_argument("--pixels", type=int, choices=(1, 255), help=pixels_help)
-
-
 def add_study_flags(flags, variants, seeds):
     """Add the flags of a script that compares variants over many runs, by default of so many seeds."""
     names, count = list(variants), f"runs of each variant, from --seed on; default {seeds}"

@@ -65,15 +65,9 @@ def cleanup_on_signal(function):
 
 
 def _exit_on_signal(number, frame):
-    """Clean up and exit from where the signal has come.
-
-    An exception instead would unwind through TensorFlow's calls and destroy what its threads still use, which can crash
-    the process.
-    """
-    for function in reversed(_cleanups):
+    """Clean up and exit without raising: an exception that unwinds through TensorFlow's calls can crash its threads."""
+    message = [lambda: os.write(2, b"interrupted\n")] if number == signal.SIGINT else []
+    for function in (*reversed(_cleanups), *message):
         with contextlib.suppress(Exception):
             function()
-    if number == signal.SIGINT:
-        with contextlib.suppress(OSError):
-            os.write(2, b"interrupted\n")
     exit_now(128 + number)

@@ -1,7 +1,7 @@
-"""Run tasks in processes of their own, on this machine or on a Dask cluster.
+"""Run tasks, dicts of JSON types, in processes of their own, on this machine or on a Dask cluster.
 
-A task is a dict of JSON types. The process `python -m MODULE PATH` reads it as one line of standard input and writes
-its result to the path. It ends when nobody waits for it any more.
+`python -m MODULE PATH` reads a task as one line of standard input, writes its result to the path, and ends early when
+nobody waits for it any more.
 """
 
 import contextlib
@@ -64,8 +64,7 @@ def _local_executor(jobs):
     """Yield a function that submits a task to a pool of threads, each of which waits for a process."""
 
     def kill_children():
-        for process in list(_children):
-            process.kill()
+        [process.kill() for process in list(_children)]
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     executor = ThreadPoolExecutor(jobs or cores)
@@ -139,12 +138,8 @@ def run_in_subprocess(module, task):
 def serve_task(run):
     """In the process that `run_in_subprocess` has started, run the task and write its result, which must be bytes."""
     task = json.loads(sys.stdin.readline())
-
-    def exit_with_parent():
-        sys.stdin.read()
-        os._exit(2)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    # the end of its input tells that nobody waits any more
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(2)), daemon=True).start()
     try:
         Path(sys.argv[1]).write_bytes(run(task))
     except LabError as error:

@@ -32,10 +32,8 @@ def require_writable(path):
 def atomic_write(path):
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
-    The temporary name keeps the suffix, by which Keras and Matplotlib choose the format. It holds the process's number,
-    so that the next writer can remove what a killed process has left.
-
-    Raises: LabError, the file cannot be written.
+    The temporary name keeps the suffix, by which Keras and Matplotlib choose the format, and has the process number,
+    so that the next writer can remove what a killed one has left. Raises: LabError, the file cannot be written.
     """
     path = Path(path)
     temporary = _temporary_path(path)
@@ -78,16 +76,11 @@ def _remove_stale_temp_files(path):
     for temporary in path.parent.glob(f".{glob.escape(f'{path.stem}-{platform.node()}')}-*-????{path.suffix}"):
         # not ours, or alive but another user's; outside POSIX, signal 0 is not harmless
         with suppress(OSError, ValueError):
-            if os.name == "posix" and not _is_alive(int(temporary.stem.split("-")[-2])):
+            process = int(temporary.stem.split("-")[-2])
+            try:
+                os.kill(process if os.name == "posix" else os.getpid(), 0)
+            except ProcessLookupError:
                 temporary.unlink()
-
-
-def _is_alive(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _unwritable(path, error):

@@ -17,9 +17,7 @@ SIDE = 28
 THUMBNAIL = 73  # the longer side of the pictures that Fashion-MNIST was made from
 CLOSE = 0.05 * 255 * 3**0.5  # "within 5% of the maximum possible intensity in RGB space"
 GREY = np.float32([0.299, 0.587, 0.114])  # red, green and blue in Pillow's mode L (ITU-R 601)
-WORKING_SIDE = 1024
-CROPPING_SIDE = 4 * THUMBNAIL
-SHOWN_SIDE = 280
+WORKING_SIDE, CROPPING_SIDE, SHOWN_SIDE = 1024, 4 * THUMBNAIL, 280
 
 
 def read_photograph(path):

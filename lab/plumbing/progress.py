@@ -1,7 +1,5 @@
-"""What trainings and studies show while they run."""
+"""What a training shows while it runs."""
 
-import logging
-import statistics
 import sys
 import time
 
@@ -9,17 +7,12 @@ import numpy as np
 
 from lab.plumbing.errors import LabError
 
-logger = logging.getLogger(__name__)
-
 
 def epoch_logger(history, epochs, steps, after_epoch):
-    """Return a Keras callback that shows progress and appends each epoch's accuracy, loss and seconds to the history.
+    """Return a Keras callback that appends each epoch's accuracy, loss and seconds to the history, a dict of lists.
 
-    On a terminal it draws Keras' progress bar, elsewhere it prints a line for each epoch.
-
-    Args: history, dict of lists; how many epochs there are in all, and gradient steps in an epoch; function that is
-        called after each epoch
-    Raises: LabError within Keras' `fit`, the loss is not finite.
+    On a terminal it draws Keras' progress bar, elsewhere it prints a line for each epoch. `steps` is how many gradient
+    steps an epoch has. Within Keras' `fit`, it raises a LabError if the loss is not finite.
     """
     import keras
 
@@ -48,25 +41,3 @@ def epoch_logger(history, epochs, steps, after_epoch):
                 print(f"epoch {epoch + 1}/{epochs}: {numbers}", flush=True)
 
     return EpochLogger()
-
-
-class StudyProgress:
-    """Logs after each run how many are done, how long the rest will take, and the mean accuracies so far."""
-
-    def __init__(self, total, runs):
-        self.total, self.runs = total, runs
-        self.before, self.started = len(runs), time.monotonic()
-        if self.before:
-            logger.info("study: %d of %d runs are there", self.before, total)
-
-    def show(self, key):
-        """Log the state after the run of a key."""
-        done = len(self.runs)
-        left = (time.monotonic() - self.started) / (done - self.before) * (self.total - done)
-        accuracies = {}
-        for other, run in reversed(self.runs.items()):
-            accuracies.setdefault(other.variant, []).append(100 * run.record["test"]["accuracy"])
-        means = [f"{name} {statistics.mean(each):.2f} ({len(each)})" for name, each in accuracies.items()]
-        time_left = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-        state = f"{done} of {self.total} runs, about {time_left} left; {key}"
-        logger.info("study: %s; test accuracy so far: %s", state, ", ".join(means[:8]))

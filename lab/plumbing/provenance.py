@@ -1,7 +1,7 @@
 """What decides a training's result: a saved model or a finished run is reused only if all of it is the same.
 
-Nobody declares what a result depends on. The model is built and its configuration compared; so are the very images, the
-library versions, and the code, followed through every function, class and constant of this project that it uses.
+That is the model's configuration, the very images, the library versions, and the code, followed through every function,
+class and constant of this project that it uses. Nobody declares what a result depends on.
 """
 
 import ast
@@ -197,11 +197,9 @@ def _normalize(node):
 
 def _is_message(node):
     """Say whether a statement is a docstring, a print or a log message."""
-    if not isinstance(node, ast.Expr):
-        return False
-    function = getattr(node.value, "func", None)
-    names = {getattr(each, "id", None) for each in (function, getattr(function, "value", None))}
-    return isinstance(node.value, ast.Constant) or bool(names & {"print", "logger", "logging"})
+    value = node.value if isinstance(node, ast.Expr) else None
+    called = ast.unparse(value.func).partition(".")[0] if isinstance(value, ast.Call) else ""
+    return isinstance(value, ast.Constant) or called in ("print", "logger", "logging")
 
 
 def versions():

@@ -1,8 +1,7 @@
 """Results on disk: finished runs, trained models, checkpoints. Each has a record of what decided it.
 
-A model `fashion.keras` has its record beside it, `fashion.json`, and while it is trained its checkpoint,
-`fashion.checkpoint.npz`. The record holds the digest of the model's weights, so that a model and a record from two
-different trainings (a kill between the two writes, two programs at once) are noticed.
+A model `fashion.keras` has its record in `fashion.json`, with the digest of its weights, so that a model and a record
+from two trainings (a kill between the two writes) are noticed. Its checkpoint is `fashion.checkpoint.npz`.
 """
 
 import contextlib
@@ -49,15 +48,9 @@ class Run:
         return cls(record, arrays)
 
 
-def run_files(folder):
-    """Return the paths of a folder's finished runs."""
-    return sorted(Path(folder).glob("[!.]*.npz"))
-
-
 def run_path(folder, variant, made_of):
     """Return the path of the run that all of this decides."""
-    fingerprint = digest(json.dumps(made_of, sort_keys=True))[:12]
-    return Path(folder) / f"{variant}-{made_of['seed']}-{fingerprint}.npz"
+    return Path(folder) / f"{variant}-{made_of['seed']}-{digest(json.dumps(made_of, sort_keys=True))[:12]}.npz"
 
 
 def changed_since(path, made_of):
@@ -80,11 +73,8 @@ def make_record(model, history, scores):
 class Training:
     """One training and the place of its result, as a script's `train` gets it.
 
-    Args:
-        train: function of a Training that trains and saves the model and returns it with its record
-        path: of the .keras file
-        recipe, seed, data_dir: what `train` reads
-        describe: function without arguments that returns all that decides the result, a dict of JSON types
+    `train` is a function of a Training that trains and saves the model and returns it with its record; `describe`, one
+    that returns all that decides the result, a dict of JSON types.
     """
 
     def __init__(self, train, path, recipe, seed, data_dir, describe):
@@ -110,18 +100,14 @@ class Training:
         """Return the saved model if nothing that decides it has changed; otherwise train it and say why. As `start`"""
         try:
             model, record = self._load()
-        except _NotReusable as reason:
+        except LabError as reason:
             logger.info("training: %s", reason)
             return self.start(resume=True)
         logger.info("reused: %s", self.path)
         return model, record
 
     def save(self, model, history, scores):
-        """Save the trained model and its record; return both.
-
-        Args: model; history, as `lab.recipe.fit`; scores, dict of `lab.recipe.evaluate` by split
-        Raises: LabError, the files cannot be written.
-        """
+        """Save the trained model and its record; return both. Raises: LabError, the files cannot be written."""
         record = {"made_of": self.made_of, **make_record(model, history, scores)}
         with atomic_write(self.path) as temporary:
             model.save(temporary)
@@ -132,36 +118,28 @@ class Training:
         return model, record
 
     def _load(self):
+        """Return the saved model and its record. Raises: LabError, why they cannot be reused."""
         if not self.path.is_file():
-            raise _NotReusable(f"no {self.path}")
+            raise LabError(f"no {self.path}")
         try:
             record = json.loads(self.record_path.read_text(encoding="utf-8"))
             changed = differing_parts(record["made_of"], self.made_of)
             digest = record["weights_sha256"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _NotReusable(f"no usable record {self.record_path}") from error
+            raise LabError(f"no usable record {self.record_path}") from error
         if changed:
-            raise _NotReusable(f"{self.path} is from a training with different {', '.join(changed)}")
-        try:
-            model = load_model(self.path)
-        except LabError as error:
-            raise _NotReusable(error) from error
+            raise LabError(f"{self.path} is from a training with different {', '.join(changed)}")
+        model = load_model(self.path)
         if arrays_digest(model.get_weights()) != digest:
-            raise _NotReusable(f"{self.path} and its record are from two different trainings")
+            raise LabError(f"{self.path} and its record are from two different trainings")
         return model, record
 
 
-class _NotReusable(Exception):
-    """Says why a saved model is not the one asked for."""
-
-
 class Checkpoint:
-    """The state of a training after each epoch in one file, from which it resumes to the very same weights.
+    """The state of a training after each epoch in one .npz file, from which it resumes to the very same weights.
 
-    Keras' BackupAndRestore does not save the state of the generator that shuffles the images, which is not part of the
-    model.
-
-    Args: path of a .npz file; what decides the training, a dict of JSON types; whether to use a file that exists
+    Keras' BackupAndRestore lacks the state of the generator that shuffles the images. `made_of` is what decides the
+    training; `resume`, whether to use a file that exists.
     """
 
     def __init__(self, path, made_of, resume):
@@ -183,11 +161,10 @@ class Checkpoint:
         try:
             saved = Run.from_file(self.path)
             changed = differing_parts(saved.record["made_of"], self.made_of)
+            if changed:
+                raise LabError(f"{self.path} is of a training with different {', '.join(changed)}")
         except LabError as error:
             logger.warning("from the start: %s", error)
-            return None
-        if changed:
-            logger.warning("from the start: %s is of a training with different %s", self.path, ", ".join(changed))
             return None
         for variable, value in zip(variables, saved.arrays.values(), strict=True):
             variable.assign(value)

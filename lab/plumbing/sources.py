@@ -71,15 +71,12 @@ def find_archives(archives, data_dir=None):
                 _announced.add(str(source))
                 logger.info("data: %s", source)
             return contents
-    raise DataError(
-        f"Fashion-MNIST was not found: {'; '.join(failures)}. Fix it in one of three ways: install the package "
-        f"{DEBIAN_PACKAGE} (Debian, Ubuntu), allow https to {DOWNLOAD_HOST}, or give the folder of the four .gz files "
-        "with --data-dir"
-    )
+    ways = f"install the package {DEBIAN_PACKAGE} (Debian, Ubuntu), allow https to {DOWNLOAD_HOST}, or give the folder"
+    ways = f"Fix it in one of three ways: {ways} of the four .gz files with --data-dir"
+    raise DataError(f"Fashion-MNIST was not found: {'; '.join(failures)}. {ways}")
 
 
 def read_archives(folder, archives):
-    """Return the verified contents of archives in a folder. Raises: as `read_archive`"""
     return [read_archive(Path(folder) / f"{name}.gz", size, sha256) for name, size, sha256 in archives]
 
 
@@ -115,21 +112,18 @@ def keras_cache():
 
 
 def _read_cache(archives):
-    """Read Keras' cache; rename corrupt archives, so that neither we nor Keras read them again."""
-    try:
-        return read_archives(keras_cache(), archives)
-    except CorruptArchive:
-        for name, size, sha256 in archives:
-            path = keras_cache() / f"{name}.gz"
-            try:
-                read_archive(path, size, sha256)
-            except CorruptArchive as error:
-                with contextlib.suppress(OSError):
-                    os.replace(path, f"{path}.corrupt")
-                    logger.warning("%s; renamed to %s.corrupt", error, path.name)
-            except DataError:
-                continue
-        raise
+    """Read Keras' cache; rename a corrupt archive, so that neither we nor Keras read it again."""
+    contents = []
+    for name, size, sha256 in archives:
+        path = keras_cache() / f"{name}.gz"
+        try:
+            contents.append(read_archive(path, size, sha256))
+        except CorruptArchive as error:
+            with contextlib.suppress(OSError):
+                os.replace(path, f"{path}.corrupt")
+                logger.warning("%s; renamed to %s.corrupt", error, path.name)
+            raise
+    return contents
 
 
 def _fetch(fetch, archives, source):

@@ -11,9 +11,6 @@ from lab.plumbing.errors import LabError, cleanup_on_signal
 def start_tensorflow(threads=None):
     """Import TensorFlow and Keras and start their runtime with a number of threads, by default 2.
 
-    Since TensorFlow 2.19, TF_CPP_MIN_LOG_LEVEL does not silence what is logged before the logger is set up
-    (https://github.com/tensorflow/tensorflow/issues/100442), hence standard error is redirected meanwhile.
-
     Raises: LabError, the runtime has already started with another number of threads.
     """
     _share_one_heap_if_memory_is_limited()
@@ -52,8 +49,8 @@ def _share_one_heap_if_memory_is_limited():
 @contextlib.contextmanager
 def _block_imports(*packages):
     """Block packages that Keras imports if it finds them, for helpers not used here: a fifth of its import time."""
-    blocked = [package for package in packages if package not in sys.modules]
-    sys.modules.update(dict.fromkeys(blocked))
+    blocked = dict.fromkeys(package for package in packages if package not in sys.modules)
+    sys.modules.update(blocked)
     try:
         yield
     finally:
@@ -63,7 +60,11 @@ def _block_imports(*packages):
 
 @contextlib.contextmanager
 def _silenced_standard_error():
-    """Discard what C++ writes to file descriptor 2; an exception still reaches the caller."""
+    """Discard what C++ writes to file descriptor 2; an exception still reaches the caller.
+
+    Since TensorFlow 2.19, TF_CPP_MIN_LOG_LEVEL does not silence what is logged before the logger is set up
+    (https://github.com/tensorflow/tensorflow/issues/100442).
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     try:

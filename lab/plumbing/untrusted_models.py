@@ -27,27 +27,22 @@ logger = logging.getLogger(__name__)
 def load_compatible_model(path, pixels=None):
     """Load any compatible Keras model as one, not compiled, that maps (28, 28) pixels in [0, 1] to ten probabilities.
 
-    Args:
-        path: of a model of (28, 28), (28, 28, 1) or (784,) pixels to ten probabilities or logits
-        pixels: 1 or 255, the largest value of the pixels that it was trained on; by default 255 if it has a Rescaling
-            or Normalization layer for that, otherwise 1
-
+    Args: path of a model of (28, 28), (28, 28, 1) or (784,) pixels to ten probabilities or logits; the largest value of
+        the pixels that it was trained on, 1 or 255, by default 255 if it has a Rescaling or Normalization layer for it
     Raises: LabError, as `load_model`, or its outputs are not finite.
     """
     model = load_model(path)
     from keras import Input, Sequential, layers
 
-    pixels = pixels or (255 if any(map(_rescales, _all_layers(model))) else 1)
+    pixels = pixels or (255 if _rescales(model) else 1)
     adapted = [Input((28, 28)), layers.Rescaling(float(pixels)), layers.Reshape(model.input_shape[1:]), model]
     noise = np.random.default_rng(0).random((100, 28, 28), np.float32)
     outputs = Sequential(adapted).predict(noise, verbose=0)
     if not np.isfinite(outputs).all():
         raise LabError(f"{path}: its outputs are not finite; its weights are corrupt, or its training diverged")
     probabilities = (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
-    logger.info(
-        "model: %s, assumed to take pixels from 0 to %d (--pixels) and to give %s",
-        *(path, pixels, "probabilities" if probabilities else "logits"),
-    )
+    what = "probabilities" if probabilities else "logits"
+    logger.info("model: %s, assumed to take pixels from 0 to %d (--pixels) and to give %s", path, pixels, what)
     return Sequential(adapted if probabilities else [*adapted, layers.Softmax(dtype="float32")])
 
 
@@ -71,25 +66,17 @@ def load_model(path):
         raise LabError(f"{path}: not a Keras model that can be loaded safely ({reason[:200]})") from error
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if shapes[0] not in [(None, *shape) for shape in INPUT_SHAPES] or shapes[1] != (None, 10):
-        raise LabError(
-            f"{path}: takes {shapes[0]} and gives {shapes[1]}; it must take (None, 28, 28), (None, 28, 28, 1) or "
-            "(None, 784) and give (None, 10)"
-        )
+        must = "it must take (None, 28, 28), (None, 28, 28, 1) or (None, 784) and give (None, 10)"
+        raise LabError(f"{path}: takes {shapes[0]} and gives {shapes[1]}; {must}")
     return model
 
 
-def _all_layers(model):
-    """Yield a model's layers, those of models within it included."""
-    for layer in model.layers:
-        yield layer
-        if hasattr(layer, "layers"):
-            yield from _all_layers(layer)
-
-
 def _rescales(layer):
-    """Say whether a layer brings 0 to 255 to about 1: no other use has so small a scale or so large a spread."""
+    """Say whether a layer or model brings 0 to 255 to about 1: other uses have no such small scale or large spread."""
     import keras
 
+    if hasattr(layer, "layers"):
+        return any(map(_rescales, layer.layers))
     if isinstance(layer, keras.layers.Rescaling):
         return np.max(layer.scale) < 0.1
     if isinstance(layer, keras.layers.Normalization):
