@@ -4,7 +4,7 @@ Every contestant is a process of its own; the rounds are interleaved, so that a 
 them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json, and results/benchmark.md
 and figures/benchmark.png from it.
 
-A benchmark that was stopped goes on from saves/; a finished one starts anew.
+A benchmark that was stopped goes on from saves/; a finished one starts from the beginning.
 
 python benchmarks/run.py
 """

@@ -75,8 +75,7 @@ def format_mean(values):
     """Return mean, standard deviation and 95% interval of the mean as text; of a single value, that value."""
     if len(values) == 1:
         return f"{values[0]:.2f}"
-    mean, low, high = mean_interval(values)
-    return f"{mean:.2f} ± {np.std(values, ddof=1):.2f} [{low:.2f}, {high:.2f}]"
+    return "{1:.2f} ± {0:.2f} [{2:.2f}, {3:.2f}]".format(np.std(values, ddof=1), *mean_interval(values))
 
 
 def format_signed_ci(interval):

@@ -37,9 +37,8 @@ def wilson_interval(successes, n, confidence=0.95):
 
 
 def mean_interval(values, confidence=0.95):
-    """Return mean, low and high of Student's t interval for the mean (Student 1908, doi:10.2307/2331554).
-
-    Raises: ValueError, fewer than two values.
+    """Return mean, low and high of Student's t interval for the mean of at least two values (Student 1908,
+    doi:10.2307/2331554).
     """
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
     half_width = t_quantile((1 + confidence) / 2, len(values) - 1) * error

@@ -5,6 +5,7 @@ A test that injects a fault is marked `fault(group, what)`; tests of one fault a
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,10 +23,10 @@ os.environ["MPLBACKEND"] = "Agg"
 
 
 def run_script(name, *arguments, cwd=ROOT, **environment):
-    """Run a script as a user would, with no screen, no terminal and no input; return the finished process."""
+    """Run a script as a user would, with no display, no terminal and no input; return the finished process."""
     inherited = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
     return subprocess.run(
-        [sys.executable, ROOT / name, *map(str, arguments)],
+        [sys.executable, *([ROOT / name] if name.endswith(".py") else [name]), *map(str, arguments)],
         cwd=cwd,
         env={**inherited, **environment},
         stdin=subprocess.DEVNULL,
@@ -52,8 +53,26 @@ def wait_until(condition, seconds=120):
     """Wait until the condition, a function, returns something true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "nothing came of it"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
+
+
+def read_until(stream, text):
+    """Read lines from a stream until one starts with the text; return that line."""
+    for line in stream:
+        if line.startswith(text):
+            return line
+    return pytest.fail(f"no line starts with {text!r}")
+
+
+def copy_project(folder):
+    """Copy the scripts, the package and the example to a folder; return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, folder)
+    for name in ("lab", "examples"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 def flip_bits(path, every, count_cases):
@@ -83,9 +102,9 @@ def run_measured(statements):
 @pytest.fixture(scope="session")
 def splits():
     """Return the real training and test splits; without them the tests fail, they do not skip."""
-    from lab.data import load_splits
+    from lab.data import load_data
 
-    return load_splits()
+    return load_data()
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +143,7 @@ def soak(request):
 
 @pytest.fixture
 def count_cases(request):
-    """Return a function that a fault's test tells how many cases it has tried, where it is not one."""
+    """Return a function that a fault's test tells how many cases it has tried, if it is not one."""
     return lambda cases: request.node.user_properties.append(("cases", cases))
 
 
@@ -141,16 +160,16 @@ class _FaultTable:
             row[("passed", "failed", "skipped").index(report.outcome)] += cases
 
     def pytest_sessionfinish(self, session):
-        from lab.recipe import environment
+        from lab.plumbing.provenance import environment
 
-        passed, failed = (sum(row[column] for row in self.rows.values()) for column in (0, 1))
+        failed = sum(row[1] > 0 for row in self.rows.values())
         minutes, here = (time.monotonic() - self.started) / 60, environment()
         lines = [
-            f"`pytest {' '.join(session.config.invocation_params.args)}`: {passed + failed:,} cases in "
-            f"{minutes:.0f} minutes, {failed:,} lost; {datetime.now(timezone.utc):%Y-%m-%d}, "
-            f"{here['processor']}, {os.cpu_count()} cores, Python {here['python']}, TensorFlow {here['tensorflow']}",
+            f"`pytest {' '.join(session.config.invocation_params.args)}`: {len(self.rows)} kinds of fault in "
+            f"{minutes:.0f} minutes, {failed} failed; {datetime.now(timezone.utc):%Y-%m-%d}, {here['processor']}, "
+            f"{os.cpu_count()} cores, Python {here['python']}, TensorFlow {here['tensorflow']}",
             "",
-            "| | fault | cases | lost | not possible here |",
+            "| | fault | cases | failed | not possible here |",
             "|---|---|---:|---:|---:|",
         ]
         lines += [

@@ -3,25 +3,26 @@ import pytest
 from sklearn.metrics import log_loss, recall_score
 
 from lab import compare
+from lab.plumbing.results import Run
 from lab.recipe import SMOKE
-from lab.study import Key, Run
+from lab.study import RunKey
 
 LABELS = np.arange(200) % 10
 
 
 def run(seed, errors):
-    """Return a run that is wrong about the test images `errors`, of 0.7 confidence, and about as many of training."""
+    """Return a run with wrong predictions for the images `errors` of either split, with a confidence of 0.7."""
     predicted = LABELS.copy()
     predicted[errors] = (predicted[errors] + 1) % 10
-    right = predicted == LABELS
-    accuracy = {"accuracy": float(right.mean()), "n": 200}
+    correct = predicted == LABELS
+    accuracy = {"accuracy": float(correct.mean()), "n": 200}
     return Run(
         {"seed": seed, "test": accuracy, "train": accuracy},
         {
             "predicted": predicted,
-            "log_probability": np.log(np.where(right, 0.7, 0.1)),
+            "log_probability": np.log(np.where(correct, 0.7, 0.1)),
             "confidence": np.full(200, 0.7),
-            "train_right": np.packbits(right),
+            "train_correct": np.packbits(correct),
         },
     )
 
@@ -32,8 +33,8 @@ def runs():
     made = {}
     for seed in range(3):
         good = np.arange(10 + 2 * seed)
-        made[Key("good", seed, SMOKE)] = run(seed, good)
-        made[Key("bad", seed, SMOKE)] = run(seed, np.concatenate([good, np.arange(100, 120)]))
+        made[RunKey("good", seed, SMOKE)] = run(seed, good)
+        made[RunKey("bad", seed, SMOKE)] = run(seed, np.concatenate([good, np.arange(100, 120)]))
     return made
 
 
@@ -50,7 +51,10 @@ def test_differences_by_class_are_those_of_recall(runs):
     by_class = compare.differences_by_class(runs, ("good", "bad"), LABELS)[:, 0]
     recalls = [
         np.mean(
-            [recall_score(LABELS, runs[Key(name, seed, SMOKE)].arrays["predicted"], average=None) for seed in range(3)],
+            [
+                recall_score(LABELS, runs[RunKey(name, seed, SMOKE)].arrays["predicted"], average=None)
+                for seed in range(3)
+            ],
             axis=0,
         )
         for name in ("good", "bad")
@@ -66,23 +70,23 @@ def test_calibration_of_known_probabilities(runs):
     error, negative_log_likelihood = compare.calibration(runs, "good", LABELS)
     wrong = np.mean([10, 12, 14]) / 200
     assert error == pytest.approx(1 - wrong - 0.7, abs=1e-6)
-    # over the two classes right and wrong, it is the log-loss
+    # over the two classes correct and wrong, it is the log-loss
     expected = log_loss(np.arange(1000) < 1000 * wrong, np.full(1000, 0.1 / 0.8), labels=[False, True])
     assert negative_log_likelihood == pytest.approx(expected - np.log(0.8), rel=1e-5)
 
 
 def test_a_table_is_aligned_markdown():
-    lines = compare.markdown(["name", "x"], [["a", "1.25"], ["longer", "-1"]]).splitlines()
+    lines = compare.markdown_table(["name", "x"], [["a", "1.25"], ["longer", "-1"]]).splitlines()
     assert lines == ["| name   |    x |", "| ------ | ---: |", "| a      | 1.25 |", "| longer |   -1 |"]
 
 
-def test_numbers_in_words():
-    assert compare.mean_text([87.25]) == "87.25"
-    assert compare.mean_text([1.0, 2.0, 3.0]) == "2.00 ± 1.00 [-0.48, 4.48]"
-    assert compare.signed((2.4, -0.1, 4.9)) == "+2.40 [-0.10, +4.90]"
+def test_numbers_as_text():
+    assert compare.format_mean([87.25]) == "87.25"
+    assert compare.format_mean([1.0, 2.0, 3.0]) == "2.00 ± 1.00 [-0.48, 4.48]"
+    assert compare.format_signed_ci((2.4, -0.1, 4.9)) == "+2.40 [-0.10, +4.90]"
 
 
-def test_a_difference_in_words():
-    assert compare.signed((-1.5, -2, 0.25)) == "-1.50 [-2.00, +0.25]"
-    assert compare.unsigned((1.5, -0.25, 2)) == "1.50 [-0.25, 2.00]"
-    assert compare.unsigned((-1.5, -2, 0.25)) == "1.50 [-0.25, 2.00]"
+def test_a_difference_as_text():
+    assert compare.format_signed_ci((-1.5, -2, 0.25)) == "-1.50 [-2.00, +0.25]"
+    assert compare.format_ci((1.5, -0.25, 2)) == "1.50 [-0.25, 2.00]"
+    assert compare.format_ci((-1.5, -2, 0.25)) == "1.50 [-0.25, 2.00]"

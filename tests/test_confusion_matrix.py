@@ -1,13 +1,16 @@
+"""Experiment 4: counts, precision, recall, and how they are printed and drawn."""
+
 import numpy as np
 import pytest
 from sklearn import metrics
 
 import confusion_matrix
 from lab.data import CLASS_NAMES
+from lab.statistics import confusion_counts, row_fractions
 
 
-def test_counts_by_hand():
-    counts = confusion_matrix.confusion_counts(np.array([0, 0, 1, 9]), np.array([0, 2, 1, 1]))
+def test_counts_are_those_counted_by_hand():
+    counts = confusion_counts(np.array([0, 0, 1, 9]), np.array([0, 2, 1, 1]))
     expected = np.zeros((10, 10), int)
     expected[0, 0] = expected[0, 2] = expected[1, 1] = expected[9, 1] = 1
     np.testing.assert_array_equal(counts, expected)
@@ -18,7 +21,7 @@ def test_counts_precision_and_recall_are_those_of_scikit_learn(classes):
     rng = np.random.default_rng(0)
     actual = rng.integers(0, classes, 500).astype(np.uint8)
     predicted = np.where(rng.random(500) < 0.7, actual, rng.integers(0, classes, 500))
-    counts = confusion_matrix.confusion_counts(actual, predicted)
+    counts = confusion_counts(actual, predicted)
     labels = range(10)
     np.testing.assert_array_equal(counts, metrics.confusion_matrix(actual, predicted, labels=labels))
     precision, recall, _, _ = metrics.precision_recall_fscore_support(
@@ -26,14 +29,14 @@ def test_counts_precision_and_recall_are_those_of_scikit_learn(classes):
     )
     np.testing.assert_allclose(confusion_matrix.precision_and_recall(counts), (precision, recall))
     with np.errstate(invalid="raise"):
-        shares = confusion_matrix.row_shares(counts)
-    np.testing.assert_allclose(shares[:classes].sum(axis=1), 1)
-    assert np.isnan(shares[classes:]).all()
+        fractions = row_fractions(counts)
+    np.testing.assert_allclose(fractions[:classes].sum(axis=1), 1)
+    assert np.isnan(fractions[classes:]).all()
 
 
 def test_the_table_marks_a_class_that_is_absent():
-    counts = confusion_matrix.confusion_counts(np.array([1, 1, 2]), np.array([1, 2, 2]))
-    header, *rows = confusion_matrix.table(counts).splitlines()
+    counts = confusion_counts(np.array([1, 1, 2]), np.array([1, 2, 2]))
+    header, *rows = confusion_matrix.format_table(counts).splitlines()
     assert [row.split("  ")[0] for row in rows] == list(CLASS_NAMES)
     assert rows[0].split()[-2:] == ["-", "-"]
     assert rows[1].split()[-2:] == ["100.0%", "50.0%"]
@@ -42,9 +45,9 @@ def test_the_table_marks_a_class_that_is_absent():
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_the_picture_has_all_classes_actual_by_row(normalize):
-    counts = confusion_matrix.confusion_counts(np.array([0, 0, 0, 0, 9]), np.array([0, 3, 3, 3, 9]))
-    figure = confusion_matrix.plot_confusion(counts, normalize)
+def test_the_figure_has_all_classes_actual_by_row(normalize):
+    counts = confusion_counts(np.array([0, 0, 0, 0, 9]), np.array([0, 3, 3, 3, 9]))
+    figure = confusion_matrix.plot_matrix(counts, normalize)
     ax = figure.axes[0]
     assert [label.get_text() for label in ax.get_xticklabels()] == list(CLASS_NAMES)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(CLASS_NAMES)
@@ -53,9 +56,9 @@ def test_the_picture_has_all_classes_actual_by_row(normalize):
     assert "n = 5" in ax.get_title()
     (text,) = (text.get_text() for text in ax.texts if text.get_position() == (3.5, 0.5))
     assert text == ("0.75" if normalize else "3")
-    assert ax.yaxis_inverted()  # the first class on top
+    assert ax.yaxis_inverted()  # the first class is on top
 
 
-def test_accuracy_comes_with_n_and_interval():
+def test_accuracy_is_printed_with_n_and_interval():
     counts = np.diag([18] * 8 + [16, 16]) + np.diag([3, 3, 3, 3, 3, 3, 3, 3, 0], k=1)
-    assert confusion_matrix.accuracy_text(counts) == "accuracy 88.0% ±4.5 points (95% CI 82.8% to 91.8%, n = 200)"
+    assert confusion_matrix.format_accuracy(counts) == "accuracy 88.0% ±4.5 points (95% CI 82.8% to 91.8%, n = 200)"

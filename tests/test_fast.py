@@ -4,7 +4,7 @@ import pytest
 import deep_learning
 import deep_learning_conv
 from lab.data import scale
-from lab.recipe import start_tensorflow
+from lab.plumbing.startup import start_tensorflow
 
 start_tensorflow()
 
@@ -56,7 +56,7 @@ def test_fit_and_evaluate_are_those_of_keras(script, splits, monkeypatch):
     images, labels = splits[0].images[:1_010], splits[0].labels[:1_010]
     ours, plain = (compiled(script, keras.optimizers.Adam()) for _ in range(2))
     monkeypatch.setattr(keras.random, "shuffle", lambda order, seed: order)
-    history = fast.fit(ours, images, labels, 32, keras.random.SeedGenerator(), epochs=2, verbose=0).history
+    history = fast.fit(ours, images, labels, 32, keras.random.SeedGenerator(), epochs=2).history
     pixels = scale(images).reshape(-1, *plain.input_shape[1:])
     expected = plain.fit(pixels, labels, batch_size=32, epochs=2, shuffle=False, verbose=0).history
     for name in ("loss", "accuracy"):
@@ -70,7 +70,7 @@ def test_fit_and_evaluate_are_those_of_keras(script, splits, monkeypatch):
 
 @pytest.mark.parametrize("n", [20, 32, 64, 100])
 def test_every_image_is_seen_once_an_epoch(n, splits, monkeypatch):
-    monkeypatch.setattr(fast, "STEPS_PER_CALL", 2)
+    monkeypatch.setattr(fast, "STEPS_PER_ROUND", 2)
     seeds = keras.random.SeedGenerator(0)
     orders = fast._batched_indices(n, 32, lambda order: keras.random.shuffle(order, seed=seeds))
     first, second = ([row for rows in orders for row in rows.numpy()] for _ in range(2))
@@ -83,8 +83,8 @@ def test_every_image_is_seen_once_an_epoch(n, splits, monkeypatch):
 def test_a_model_trained_by_us_is_an_ordinary_keras_model(splits, tmp_path):
     images, labels = splits[0].images[:200], splits[0].labels[:200]
     model = compiled(deep_learning, fast.fuse_adam(keras.optimizers.Adam()))
-    fast.fit(model, images, labels, 32, keras.random.SeedGenerator(0), epochs=1, verbose=0)
-    model.layers[2].rate = 0.0  # a loaded model draws its dropout anew
+    fast.fit(model, images, labels, 32, keras.random.SeedGenerator(0), epochs=1)
+    model.layers[2].rate = 0.0  # a loaded model has another dropout seed
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert type(loaded.optimizer) is keras.optimizers.Adam

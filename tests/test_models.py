@@ -5,7 +5,8 @@ import convolution_gain
 import deep_learning
 import deep_learning_conv
 from lab.data import scale
-from lab.recipe import Recipe, build, start_tensorflow
+from lab.plumbing.startup import start_tensorflow
+from lab.recipe import Recipe, initialize_model
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from lab.recipe import Recipe, build, start_tensorflow
         ),
     ],
 )
-def test_the_models_are_those_of_the_origin(script, layers, parameters, input_shape):
+def test_the_models_are_those_of_the_original_project(script, layers, parameters, input_shape):
     start_tensorflow()
     model = script.build_model()
     assert [type(layer).__name__ for layer in model.layers] == layers
@@ -54,17 +55,21 @@ def test_the_controls_are_as_large_as_they_say(name, parameters):
     assert convolution_gain.VARIANTS[name].build_model().count_params() == parameters
 
 
-def test_the_shares_add_up_to_the_total():
-    """Every variant that is added in one share is taken away in another, but for conv and dense."""
-    added, taken = zip(*(convolution_gain.DIFFERENCES[name] for name in convolution_gain.SHARES), strict=True)
-    assert (set(added) - set(taken), set(taken) - set(added)) == ({"conv"}, {"dense"})
+def test_the_contributions_add_up_to_the_total():
+    """Every variant that is added in one contribution is subtracted in another, but for conv and dense."""
+    added, subtracted = zip(
+        *(convolution_gain.DIFFERENCES[name] for name in convolution_gain.CONTRIBUTIONS), strict=True
+    )
+    assert (set(added) - set(subtracted), set(subtracted) - set(added)) == ({"conv"}, {"dense"})
 
 
-def test_the_recipe_is_that_of_the_origin():
-    assert Recipe() == Recipe(epochs=5, batch_size=32, learning_rate=0.001, train_images=60_000, test_images=10_000)
+def test_the_recipe_is_that_of_the_original_project():
+    recipe = Recipe()
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (5, 32, 0.001)
+    assert (recipe.train_images, recipe.test_images) == (60_000, 10_000)
 
 
-def test_conv_1x1_weighs_no_two_pixels_together_and_conv_does(splits):
+def test_conv_1x1_has_no_interaction_of_pixels_and_conv_has(splits):
     """Its logits are a sum of functions of one pixel each: changing two pixels changes them as one after the other."""
     start_tensorflow()
     both = np.repeat(scale(splits[0].images[:1]), 4, axis=0)
@@ -72,7 +77,7 @@ def test_conv_1x1_weighs_no_two_pixels_together_and_conv_does(splits):
     both[1:3, 14, 15] += [0, 0.3]
     both[3, 14, 14:16] += 0.3
     for name, together in (("conv-1x1", False), ("conv", True)):
-        model = build(convolution_gain.VARIANTS[name].build_model, Recipe(), seed=0)
+        model = initialize_model(convolution_gain.VARIANTS[name].build_model, Recipe(), seed=0)
         neither, left, right, two = np.log(model(both[..., None]))
         interaction = (two - left) - (right - neither)
         interaction -= interaction.mean()  # what the softmax adds to all logits alike

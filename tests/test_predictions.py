@@ -1,3 +1,5 @@
+"""How experiment 3 prints and draws predictions."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ from lab.data import CLASS_NAMES
 
 @pytest.fixture
 def predictions():
-    """Return 23 images that are their own number, made-up probabilities, and labels, every third one of them wrong."""
+    """Return 23 images whose pixels are their index, random probabilities, and labels; every third one is wrong."""
     rng = np.random.default_rng(0)
     images = np.broadcast_to(np.arange(23, dtype=np.uint8)[:, None, None], (23, 28, 28))
     probabilities = rng.dirichlet(np.ones(10), 23)
@@ -28,17 +30,19 @@ def test_every_title_belongs_to_its_image(predictions):
         assert CLASS_NAMES[row.argmax()] in ax.get_title()
         assert f"{row.max():.0%}" in ax.get_title()
         assert ax.get_xlabel() == f"actual: {CLASS_NAMES[label]}"
-        right = row.argmax() == label
-        assert ("✓" in ax.get_title(), "✗" in ax.get_title()) == (right, not right)
-        assert ax.get_frame_on() == (not right)
+        is_correct = row.argmax() == label
+        assert ("✓" in ax.get_title(), "✗" in ax.get_title()) == (is_correct, not is_correct)
+        assert ax.get_frame_on() == (not is_correct)
+        assert (ax.xaxis.label.get_fontweight() == "bold") == (not is_correct)
 
 
 def test_every_line_belongs_to_its_image(predictions):
     _, probabilities, labels = predictions
-    lines = pred.prediction_lines(100, probabilities, labels)
+    lines = pred.format_predictions(100, probabilities, labels)
+    assert sum(line.endswith("WRONG") for line in lines) == 8
     for index, (line, row, label) in enumerate(zip(lines, probabilities, labels, strict=True)):
         assert line.split()[0] == str(100 + index)
-        verdict = "right" if row.argmax() == label else "WRONG"
+        verdict = "correct" if row.argmax() == label else "WRONG"
         assert line.endswith(f"{row.max():.1%}  {CLASS_NAMES[label]:<12} {verdict}")
         assert CLASS_NAMES[row.argmax()] in line
 
@@ -48,7 +52,7 @@ def test_top_classes_are_the_most_probable_in_order():
     assert pred.top_classes(row) == [("Coat", 0.4), ("Shirt", 0.3), ("Pullover", 0.2)]
 
 
-def test_photographs_stand_beside_what_the_model_saw(predictions):
+def test_each_photograph_is_beside_the_pixels_that_the_model_gets(predictions):
     images, probabilities, _ = predictions
     photographs = [(Image.new("RGB", (5, 4), (number, 0, 0)), image) for number, image in enumerate(images)]
     figure = pred.plot_photographs(photographs, probabilities)

@@ -5,21 +5,22 @@ import pytest
 from conftest import run_script
 
 import sample_efficiency
+from lab.plumbing.results import Run
 from lab.recipe import Recipe
-from lab.study import Key, Run
+from lab.study import RunKey
 
 LABELS = np.zeros(10_000, np.uint8)
 
 
 def made_up_runs(sizes, **models):
-    """Return runs of two seeds; models: functions of size and seed that give how many of the images are right."""
+    """Return runs of two seeds; models: functions of size and seed that return the number of correct predictions."""
     runs = {}
     for n in sizes:
-        for name, right in models.items():
+        for name, correct in models.items():
             for seed in range(2):
-                wrong = np.uint8(np.arange(10_000) >= right(n, seed))
+                wrong = np.uint8(np.arange(10_000) >= correct(n, seed))
                 record = {"test": {"accuracy": 1 - wrong.mean()}}
-                runs[Key(f"{name}-{n}", seed, Recipe())] = Run(record, {"predicted": wrong})
+                runs[RunKey(f"{name}-{n}", seed, Recipe())] = Run(record, {"predicted": wrong})
     return runs
 
 
@@ -32,29 +33,29 @@ def conv(n, seed):
     return dense(2 * n, seed) + 50 * seed
 
 
-def test_fewer_images_are_among_more_and_balanced(splits):
+def test_subsets_are_nested_and_class_balanced(splits):
     labels = splits[0].labels
     before = set()
     for n in sample_efficiency.SIZES:
-        choose = sample_efficiency.balanced(n)
-        once = choose(labels, n, seed=3)
+        select = sample_efficiency.select_balanced(n)
+        once = select(labels, n, seed=3)
         np.testing.assert_array_equal(np.bincount(labels[once]), [n // 10] * 10)
         assert len(set(once)) == n
         assert before <= set(once)
         before = set(once)
-        again = choose(labels, 60_000, seed=3)
+        again = select(labels, 60_000, seed=3)
         np.testing.assert_array_equal(np.unique(again, return_counts=True)[1], [60_000 // n] * n)
     np.testing.assert_array_equal(once, np.arange(60_000))
-    np.testing.assert_array_equal(choose(labels, 60_000, seed=3), once)
-    other = sample_efficiency.balanced(100)
+    np.testing.assert_array_equal(select(labels, 60_000, seed=3), once)
+    other = sample_efficiency.select_balanced(100)
     assert set(other(labels, 100, seed=3)) != set(other(labels, 100, seed=4))
 
 
-def test_data_that_is_worth_twice_as_much():
+def test_a_model_that_needs_half_the_data_has_a_ratio_of_two():
     sizes = [100, 1_000, 10_000]
     theirs = 50 + 10 * np.log10(np.array([sizes, sizes]))
     ours = theirs + 10 * np.log10(2) + [[0.001], [-0.001]]
-    twice, twice_too, beyond = sample_efficiency.worth(sizes, ours, theirs)
+    twice, twice_too, beyond = sample_efficiency.data_multiplier(sizes, ours, theirs)
     assert beyond is None
     for mean, low, high in (twice, twice_too):
         assert low < 2 < high
@@ -63,45 +64,52 @@ def test_data_that_is_worth_twice_as_much():
 
 def test_data_out_of_reach():
     theirs = np.array([[70.0, 80, 90], [71, 81, 91]])
-    below, beyond, at_the_end = sample_efficiency.worth([100, 1_000, 10_000], theirs + [-1, 11, 1], theirs)
+    below, beyond, at_the_end = sample_efficiency.data_multiplier([100, 1_000, 10_000], theirs + [-1, 11, 1], theirs)
     assert (below, at_the_end) == (None, None)
     assert beyond == (np.inf, 10, np.inf)
-    assert sample_efficiency.times_text(beyond) == "more than 10"
-    _, for_some_seeds, _ = sample_efficiency.worth([100, 1_000, 10_000], theirs + [[0, 11, 0], [0, 0, 0]], theirs)
+    assert sample_efficiency.format_multiplier(beyond) == "more than 10"
+    _, for_some_seeds, _ = sample_efficiency.data_multiplier(
+        [100, 1_000, 10_000], theirs + [[0, 11, 0], [0, 0, 0]], theirs
+    )
     assert for_some_seeds is None
-    assert sample_efficiency.worth([100, 1_000], np.array([[80.0, 90]]), np.array([[70.0, 75]])) == [None, None]
+    assert sample_efficiency.data_multiplier([100, 1_000], np.array([[80.0, 90]]), np.array([[70.0, 75]])) == [
+        None,
+        None,
+    ]
 
 
 def test_a_plateau_is_reached_at_its_beginning():
-    assert sample_efficiency.reached(np.array([1.0, 2, 3, 4]), np.array([80.0, 90, 90, 91]), 90) == 2
+    assert sample_efficiency.first_crossing(np.array([1.0, 2, 3, 4]), np.array([80.0, 90, 90, 91]), 90) == 2
 
 
-def test_table_and_sentence_say_what_the_runs_say():
+def test_table_and_conclusion_are_those_of_the_runs():
     runs = made_up_runs((100, 300, 1_000), dense=dense, conv=conv)
-    table, sentence = sample_efficiency.report(runs, sample_efficiency.gains_of(runs, LABELS), "steps").split("\n\n")
+    table, sentence = sample_efficiency.report(runs, sample_efficiency.gains(runs, LABELS), "steps").split("\n\n")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert [row[0] for row in rows[2:]] == ["100", "300", "1,000"]
     assert rows[2][3].startswith("+3.27 [")  # 3.01 and 3.51, in whole images
     assert rows[2][4].startswith("2.1 [")
     assert rows[4][4] == "-"  # dense has not been tried with 2,000
     gains = ", ".join(f"{row[3]} with {row[0]}" for row in rows[2:])
-    assert f"convolution buys {gains} training images; in times" in sentence
-    assert f"in times the data it is worth {rows[2][4]} with 100, {rows[3][4]} with 300 (2 seeds)." in sentence
+    assert f"convolution buys {gains} training images; the data-efficiency" in sentence
+    assert f"the data-efficiency ratio is {rows[2][4]} with 100, {rows[3][4]} with 300 (2 seeds)." in sentence
 
 
-def test_a_gain_that_may_be_none_is_called_so():
+def test_a_gain_that_is_not_significant_is_called_so():
     runs = made_up_runs(
         (100, 300), dense=dense, conv=lambda n, seed: dense(n, seed) + (18 * seed - 9 if n == 100 else 200)
     )
-    sentence = sample_efficiency.report(runs, sample_efficiency.gains_of(runs, LABELS), "steps").split("\n\n")[1]
-    assert re.search(r"buys \+2\.00 \[.*\] with 300 training images; the interval holds 0 with 100 ", sentence)
+    sentence = sample_efficiency.report(runs, sample_efficiency.gains(runs, LABELS), "steps").split("\n\n")[1]
+    assert re.search(
+        r"buys \+2\.00 \[.*\] with 300 training images; there is no significant difference at 100", sentence
+    )
 
 
-def test_sizes_and_models_that_are_not_there_are_left_out():
+def test_sizes_and_models_without_runs_are_left_out():
     runs = made_up_runs((100, 300), dense=dense, conv=conv)
     runs |= made_up_runs((1_000,), dense=dense)
-    assert sample_efficiency.sizes_of(runs) == [100, 300]
-    gains = sample_efficiency.gains_of(runs, LABELS)
+    assert sample_efficiency.models_and_sizes(runs) == (["dense", "conv"], [100, 300])
+    gains = sample_efficiency.gains(runs, LABELS)
     sample_efficiency.plot(runs, gains, "steps")
     table = sample_efficiency.report(runs, gains, "steps")
     assert "1,000" not in table

@@ -4,7 +4,7 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 
 from lab.statistics import (
-    bootstrap_intervals,
+    crossed_interval,
     expected_calibration_error,
     mcnemar_exact,
     mean_interval,
@@ -20,12 +20,12 @@ def test_wilson_interval_is_that_of_scipy(successes, n):
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 10), (11, 10)])
-def test_wilson_interval_refuses_what_is_no_proportion(successes, n):
+def test_wilson_interval_refuses_what_is_not_a_proportion(successes, n):
     with pytest.raises(ValueError, match="successes"):
         wilson_interval(successes, n)
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 10, 199])
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 10, 199, 2.5, 9.3, 40.2])
 @pytest.mark.parametrize("probability", [0.6, 0.975, 0.9999])
 def test_t_quantile_is_that_of_scipy(probability, degrees):
     assert t_quantile(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=1e-9)
@@ -48,49 +48,58 @@ def test_an_interval_needs_two_values():
         mean_interval([1.0])
 
 
-def two_way(rng, seeds, images, mean=0.02, by_seed=0.01, by_image=0.3):
-    """Draw differences (1, seeds, images) with an effect of the seed, one of the image, and noise."""
+def draw_two_way(rng, seeds, images, by_seed, by_image, residual=0.3, mean=0.02):
+    """Draw differences (seeds, images) with random effects of the seed and of the image, and a residual."""
     effects = rng.normal(0, by_seed, (seeds, 1)) + rng.normal(0, by_image, images)
-    return (mean + effects + rng.normal(0, 0.3, (seeds, images)))[None]
+    return mean + effects + rng.normal(0, residual, (seeds, images))
 
 
 @pytest.mark.parametrize(
-    ("seeds", "by_seed", "by_image"), [(10, 0.1, 0.0), (10, 0.02, 0.1), (10, 0.005, 0.3), (4, 0.1, 0.1)]
+    ("seeds", "images", "by_seed", "by_image"),
+    [(10, 300, 0.1, 0.0), (10, 300, 0.02, 0.1), (10, 300, 0.005, 0.3), (5, 300, 0.1, 0.1), (10, 300, 0.0, 0.1)],
 )
-def test_the_bootstrap_covers_the_true_difference_at_least_as_often_as_it_says(seeds, by_seed, by_image):
+def test_the_crossed_interval_covers_the_true_difference_as_often_as_it_says(seeds, images, by_seed, by_image):
     rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(400):
-        sample = two_way(rng, seeds, 300, by_seed=by_seed, by_image=by_image)
-        _, low, high = bootstrap_intervals(sample, replicates=200)[0]
-        covered += low <= 0.02 <= high
-    assert stats.binomtest(covered, 400, 0.95, alternative="less").pvalue > 0.001
-    assert covered < 400
+    intervals = [crossed_interval(draw_two_way(rng, seeds, images, by_seed, by_image)) for _ in range(1_000)]
+    covered = sum(low <= 0.02 <= high for _, low, high in intervals)
+    assert stats.binomtest(covered, 1_000, 0.95).pvalue > 0.001
 
 
-def test_where_images_do_not_matter_the_bootstrap_is_students_interval():
+def test_the_crossed_interval_is_that_of_an_analysis_of_variance_written_out():
+    values = draw_two_way(np.random.default_rng(0), 6, 40, 0.1, 0.2)
+    seeds, images = values.shape
+    grand = sum(sum(row) for row in values) / (seeds * images)
+    seed_means, image_means = [row.mean() for row in values], [column.mean() for column in values.T]
+    ms_seed = images * sum((mean - grand) ** 2 for mean in seed_means) / (seeds - 1)
+    ms_image = seeds * sum((mean - grand) ** 2 for mean in image_means) / (images - 1)
+    residuals = [values[s, i] - seed_means[s] - image_means[i] + grand for s in range(seeds) for i in range(images)]
+    ms_residual = sum(each**2 for each in residuals) / ((seeds - 1) * (images - 1))
+    variance = (ms_seed + ms_image - ms_residual) / (seeds * images)
+    terms = [(ms_seed, seeds - 1), (ms_image, images - 1), (ms_residual, (seeds - 1) * (images - 1))]
+    degrees = (ms_seed + ms_image - ms_residual) ** 2 / sum(square**2 / each for square, each in terms)
+    half_width = stats.t.ppf(0.975, degrees) * variance**0.5
+    assert crossed_interval(values) == pytest.approx((grand, grand - half_width, grand + half_width))
+
+
+def test_if_images_do_not_matter_the_crossed_interval_is_students():
     values = np.random.default_rng(0).normal(2, 1, 10)
-    (interval,) = bootstrap_intervals(np.repeat(values[None, :, None], 5, axis=2), replicates=20_000)
-    assert interval == pytest.approx(mean_interval(list(values)), rel=0.02)
+    interval = crossed_interval(np.repeat(values[:, None], 5_000, axis=1))
+    assert interval == pytest.approx(mean_interval(list(values)))
 
 
-def test_where_seeds_do_not_matter_the_bootstrap_is_that_of_scipy_over_images():
+def test_with_one_seed_the_crossed_interval_is_students_over_images():
     images = np.random.default_rng(0).normal(0.1, 1, 2_000)
-    expected = stats.bootstrap((images,), np.mean, n_resamples=4_000, rng=np.random.default_rng(0)).confidence_interval
-    (interval,) = bootstrap_intervals(images[None, None], replicates=4_000)
-    assert interval[1:] == pytest.approx(expected, abs=0.003)
+    assert crossed_interval(images[None]) == pytest.approx(mean_interval(list(images)))
 
 
-def test_differences_are_drawn_together_and_the_same_again():
-    sample = two_way(np.random.default_rng(0), 4, 100)
-    both = bootstrap_intervals(np.concatenate([sample, 2 * sample]), replicates=100)
-    assert both[1] == pytest.approx(2 * both[0], rel=1e-5)
-    np.testing.assert_array_equal(both[0], bootstrap_intervals(sample, replicates=100)[0])
+def test_the_crossed_interval_of_a_constant_is_a_point():
+    assert crossed_interval(np.full((3, 4), 0.5)) == (0.5, 0.5, 0.5)
 
 
-def test_the_bootstrap_needs_a_seed_and_an_image():
-    with pytest.raises(ValueError, match="0 images"):
-        bootstrap_intervals(np.zeros((1, 3, 0)))
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3), (3, 1)])
+def test_the_crossed_interval_needs_a_seed_and_two_images(shape):
+    with pytest.raises(ValueError, match="images"):
+        crossed_interval(np.zeros(shape))
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (0, 5), (10, 30), (215, 180), (3_000, 2_400)])
@@ -109,7 +118,7 @@ def test_calibration_error_of_known_cases():
 def test_calibration_error_is_that_of_sklearns_curve():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0, 1, 5_000)
-    right = rng.uniform(0, 1, 5_000) < confidence**2
-    shares, means = calibration_curve(right, confidence, n_bins=15)
-    weights = np.histogram(confidence, bins=15, range=(0, 1))[0] / len(right)
-    assert expected_calibration_error(confidence, right) == pytest.approx(weights @ np.abs(shares - means))
+    is_correct = rng.uniform(0, 1, 5_000) < confidence**2
+    fractions, means = calibration_curve(is_correct, confidence, n_bins=15)
+    weights = np.histogram(confidence, bins=15, range=(0, 1))[0] / len(is_correct)
+    assert expected_calibration_error(confidence, is_correct) == pytest.approx(weights @ np.abs(fractions - means))

@@ -1,7 +1,7 @@
 """Run tasks, dicts of JSON types, in processes of their own, on this machine or on a Dask cluster.
 
-`python -m MODULE PATH` reads a task as one line of standard input, writes its result to the path, and ends early when
-nobody waits for it any more.
+`python -m MODULE PATH` reads a task as one line of standard input and writes its result to the path. It ends early if
+its standard input is closed, as it is when the parent process ends.
 """
 
 import contextlib
@@ -120,7 +120,7 @@ def run_in_subprocess(module, task):
             try:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.write(json.dumps(task) + "\n")
-                    process.stdin.flush()  # left open: its end tells the process that nobody waits any more
+                    process.stdin.flush()  # left open: the process ends when it is closed
                 messages = process.stderr.read()
                 process.wait()
             finally:
@@ -138,7 +138,6 @@ def run_in_subprocess(module, task):
 def serve_task(run):
     """In the process that `run_in_subprocess` has started, run the task and write its result, which must be bytes."""
     task = json.loads(sys.stdin.readline())
-    # the end of its input tells that nobody waits any more
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(2)), daemon=True).start()
     try:
         Path(sys.argv[1]).write_bytes(run(task))

@@ -14,7 +14,7 @@ from lab.plumbing.errors import LabError
 # no others that Pillow knows: one of them is a programming language (EPS), and most are read by few
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SIDE = 28
-THUMBNAIL = 73  # the longer side of the pictures that Fashion-MNIST was made from
+THUMBNAIL = 73  # the longer side of the images that Fashion-MNIST was made from
 CLOSE = 0.05 * 255 * 3**0.5  # "within 5% of the maximum possible intensity in RGB space"
 GREY = np.float32([0.299, 0.587, 0.114])  # red, green and blue in Pillow's mode L (ITU-R 601)
 WORKING_SIDE, CROPPING_SIDE, SHOWN_SIDE = 1024, 4 * THUMBNAIL, 280

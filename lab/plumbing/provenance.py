@@ -1,7 +1,7 @@
 """What decides a training's result: a saved model or a finished run is reused only if all of it is the same.
 
 That is the model's configuration, the very images, the library versions, and the code, followed through every function,
-class and constant of this project that it uses. Nobody declares what a result depends on.
+class and constant of this project that it uses. Dependencies are never declared by hand.
 """
 
 import ast

@@ -40,9 +40,8 @@ class Run:
             with np.load(path) as content:
                 arrays = {name: content[name] for name in content.files}
             record = json.loads(str(arrays.pop("record")))
-            if record.pop("arrays") != list(arrays):
-                raise ValueError("an array is missing")
-            dict(record["made_of"])
+            if record.pop("arrays") != list(arrays) or not isinstance(record["made_of"], dict):
+                raise ValueError("an array is missing, or what decided it")
         except CORRUPT_FILE_ERRORS as error:
             raise LabError(f"{path}: corrupt ({type(error).__name__}: {error})") from error
         return cls(record, arrays)

@@ -138,7 +138,7 @@ def _fetch(fetch, archives, source):
             folder = fetch(scratch, archives)
             contents = read_archives(folder, archives)
         except (OSError, http.client.HTTPException, subprocess.SubprocessError, DataError) as error:
-            # the temporary folder is about to vanish; its name helps nobody
+            # without the name of the temporary folder, which is about to be removed
             raise DataError(f"{source}: {_reason(error).replace(f'{scratch}{os.sep}', '')}") from error
         try:
             for name, *_ in archives:

@@ -1,4 +1,4 @@
-"""TensorFlow's start-up: quiet, without imports that are not needed, the same whatever the user's configuration."""
+"""TensorFlow's start-up: quiet, without imports that are not needed, the same for any user configuration."""
 
 import contextlib
 import logging
