@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -96,7 +97,7 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
     for key in plan:
         made_of = _describe_run(variants[key.variant], key, splits)
         path = paths[key] = run_path(folder, key.variant, made_of)
-        if path.exists() and not retrain:
+        if os.path.exists(path) and not retrain:
             try:
                 runs[key] = Run.from_file(path)
                 continue

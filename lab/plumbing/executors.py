@@ -1,7 +1,6 @@
 """Run tasks, dicts of JSON types, in processes of their own, on this machine or on a Dask cluster.
 
-`python -m MODULE PATH` reads a task as one line of standard input and writes its result to the path. It ends early if
-its standard input is closed, as it is when the parent process ends.
+`python -m MODULE PATH` reads a task as a line of standard input, writes its result to the path, and ends with its parent.
 """
 
 import contextlib

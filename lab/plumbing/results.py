@@ -9,6 +9,7 @@ import functools
 import glob
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def run_path(folder, variant, made_of):
 def changed_since(path, made_of):
     """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
     differences = []
-    for earlier in path.parent.glob(f"{glob.escape(path.stem.rpartition('-')[0])}-*.npz"):
+    for earlier in glob.glob(f"{glob.escape(str(path).rpartition('-')[0])}-*.npz"):  # no error for too long a name
         with contextlib.suppress(LabError):
             differences.append(differing_parts(Run.from_file(earlier).record["made_of"], made_of))
     same_recipe = [names for names in differences if not any(name.startswith("recipe") for name in names)]
@@ -64,9 +65,8 @@ def changed_since(path, made_of):
 
 def make_record(model, history, scores):
     """Return what is known of a finished training, a dict of JSON types. Args: as `Training.save`"""
-    weights = arrays_digest(model.get_weights())
-    parts = {"parameters": model.count_params(), "weights_sha256": weights, "history": history}
-    return {**parts, **scores, "environment": environment()}
+    parts = {"parameters": model.count_params(), "weights_sha256": arrays_digest(model.get_weights())}
+    return {**parts, "history": history, **scores, "environment": environment()}
 
 
 class Training:
@@ -118,7 +118,7 @@ class Training:
 
     def _load(self):
         """Return the saved model and its record. Raises: LabError, why they cannot be reused."""
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):  # no error for a name that is too long
             raise LabError(f"no {self.path}")
         try:
             record = json.loads(self.record_path.read_text(encoding="utf-8"))
@@ -155,7 +155,7 @@ class Checkpoint:
 
     def restore(self, variables):
         """Assign the saved values to the variables and return the history; None if there is nothing to resume."""
-        if not (self.resume and self.path.exists()):
+        if not (self.resume and os.path.exists(self.path)):
             return None
         try:
             saved = Run.from_file(self.path)

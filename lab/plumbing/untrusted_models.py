@@ -37,7 +37,10 @@ def load_compatible_model(path, pixels=None):
     pixels = pixels or (255 if _rescales(model) else 1)
     adapted = [Input((28, 28)), layers.Rescaling(float(pixels)), layers.Reshape(model.input_shape[1:]), model]
     noise = np.random.default_rng(0).random((100, 28, 28), np.float32)
-    outputs = Sequential(adapted).predict(noise, verbose=0)
+    try:
+        outputs = Sequential(adapted).predict(noise, verbose=0)
+    except Exception as error:  # whatever its layers happen to raise
+        raise LabError(f"{path}: it cannot predict ({_reason(error)})") from error
     if not np.isfinite(outputs).all():
         raise LabError(f"{path}: its outputs are not finite; its weights are corrupt, or its training diverged")
     probabilities = (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
@@ -61,14 +64,17 @@ def load_model(path):
         check_model_file(path)
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever its readers of zip, JSON, HDF5 and layers happen to raise
-        # the cause comes last, after what Keras says of each object that contains it
-        reason = " ".join(str(error).rpartition("Exception encountered: ")[2].split()) or type(error).__name__
-        raise LabError(f"{path}: not a Keras model that can be loaded safely ({reason[:200]})") from error
+        raise LabError(f"{path}: not a Keras model that can be loaded safely ({_reason(error)})") from error
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if shapes[0] not in [(None, *shape) for shape in INPUT_SHAPES] or shapes[1] != (None, 10):
         must = "it must take (None, 28, 28), (None, 28, 28, 1) or (None, 784) and give (None, 10)"
         raise LabError(f"{path}: takes {shapes[0]} and gives {shapes[1]}; {must}")
     return model
+
+
+def _reason(error):
+    # the cause comes last, after what Keras says of each object that contains it
+    return " ".join(str(error).rpartition("Exception encountered: ")[2].split())[:200] or type(error).__name__
 
 
 def _rescales(layer):
@@ -78,7 +84,7 @@ def _rescales(layer):
     if hasattr(layer, "layers"):
         return any(map(_rescales, layer.layers))
     if isinstance(layer, keras.layers.Rescaling):
-        return np.max(layer.scale) < 0.1
+        return np.max(np.abs(layer.scale)) < 0.1
     if isinstance(layer, keras.layers.Normalization):
         return np.max(layer.mean) + np.sqrt(np.max(layer.variance)) > 2
     return False
@@ -128,10 +134,7 @@ def _check_config(text):
 
 
 def _check_name(module, class_name, config):
-    """Refuse functions that a Lambda or an activation would call, and classes that are neither layers nor their parts.
-
-    Keras accepts any name that it exports, for example `keras.callbacks.CSVLogger` as an activation.
-    """
+    """Refuse what is no part of a model: Keras accepts any name that it exports, such as CSVLogger as an activation."""
     kind, name = (FUNCTIONS, config) if class_name == "function" else (CLASSES, class_name)
     parts = f"{module}.{name}".split(".")
     if parts[-1] == "Lambda" or (parts[0] == "keras" and len(parts) > 2 and parts[1] not in kind):

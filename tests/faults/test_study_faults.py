@@ -1,0 +1,192 @@
+"""Faults of studies at --smoke size: killed processes, corrupt records, a real Dask cluster on this machine."""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, flip_bits, run_script, start, wait_until
+from studies import DENSE_AND_CONV, run_paths
+
+from lab.plumbing.errors import LabError
+from lab.plumbing.results import Run
+
+
+def finished_runs(folder):
+    """Return the finished runs' files, in order, with the moment when each was written."""
+    return {path: path.stat().st_mtime_ns for path in run_paths(folder)}
+
+
+def hidden_files(folder):
+    return [path for path in folder.rglob(".*") if path.is_file()]
+
+
+def read(path):
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended
+        return b""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Return an output folder with a finished study of 2 x 2 runs, and its process."""
+    folder = tmp_path_factory.mktemp("study")
+    process = run_script(*DENSE_AND_CONV, "--output-dir", folder)
+    assert process.returncode == 0, process.stderr
+    return folder, process
+
+
+@pytest.mark.fault("study", "killed in mid-run: the same table, finished runs not repeated")
+def test_killed_in_mid_run_it_goes_on_to_the_same_table(undisturbed, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    process = start(*DENSE_AND_CONV, "--output-dir", tmp_path, TMPDIR=temporary)
+    wait_until(lambda: finished_runs(tmp_path))
+    process.kill()
+    process.communicate()
+    kept = finished_runs(tmp_path)
+    assert 0 < len(kept) < 4
+    time.sleep(1)
+    commands = [read(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert not [command for command in commands if bytes(temporary) in command], "its runs outlive it"
+    again = run_script(*DENSE_AND_CONV, "--output-dir", tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"study: {len(kept)} of 4 runs are there" in again.stderr
+    assert again.stdout.replace(str(tmp_path), "") == undisturbed[1].stdout.replace(str(undisturbed[0]), "")
+    assert kept.items() <= finished_runs(tmp_path).items()
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.fault("study", "interrupted: one line, its runs stopped")
+def test_an_interrupted_study_stops_its_runs(tmp_path):
+    process = start(*DENSE_AND_CONV, "--output-dir", tmp_path)
+    wait_until(lambda: process.stderr.readline().startswith("data: "))
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert complaints.splitlines()[-1] == "interrupted"
+
+
+@pytest.mark.fault("study", "corrupt record: named and rerun")
+def test_a_corrupt_run_is_named_and_rerun(undisturbed, tmp_path):
+    arguments = ("convolution_gain.py", "--smoke", "--seeds", 1, "--variants", "dense", "--output-dir", tmp_path)
+    run_script(*arguments)
+    (path,) = finished_runs(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200])
+    process = run_script(*arguments)
+    assert f"rerun: {path}: corrupt" in process.stderr
+    assert Run.from_file(path).record["weights_sha256"]
+    assert process.returncode == 0
+
+
+@pytest.mark.fault("study", "two studies on one folder")
+def test_two_studies_on_one_folder_end_with_the_same_table(tmp_path):
+    arguments = ("convolution_gain.py", "--smoke", "--seeds", 2, "--variants", "dense", "wide", "--jobs", 1)
+    both = [start(*arguments, "--output-dir", tmp_path) for _ in range(2)]
+    tables = []
+    for process in both:
+        printed, complaints = process.communicate(timeout=300)
+        assert process.returncode == 0, complaints
+        tables.append(printed)
+    assert tables[0] == tables[1]
+    assert len(list((tmp_path / "smoke" / "convolution_gain").glob("*.npz"))) == 4
+    assert not hidden_files(tmp_path)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def documented_commands(port):
+    """Return the commands of the documentation's cluster section: scheduler, worker and client, to be run as typed."""
+    section = (ROOT / "docs" / "cluster.md").read_text()
+    commands = [line for block in re.findall(r"```\n(.*?)```", section, re.S) for line in block.splitlines()]
+    here = {"HOST": "127.0.0.1", "8786": str(port), ".venv/bin/": f"{shlex.quote(str(Path(sys.executable).parent))}/"}
+    for name, value in here.items():
+        commands = [command.replace(name, value).partition("  #")[0] for command in commands]
+    scheduler, worker, client = commands
+    return scheduler, worker, client
+
+
+@contextlib.contextmanager
+def cluster(folder, workers):
+    """Start the documented scheduler and workers on this machine; yield the client's command and their processes.
+
+    The scheduler and the client run as typed in the project's folder, with no more on their path than a user has.
+    """
+    port = free_port()
+    scheduler, worker, client = documented_commands(port)
+    run = {"cwd": ROOT, "shell": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    without_path = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    processes = [subprocess.Popen(f"exec {scheduler}", env=without_path, **run)]
+    try:
+        wait_until(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+        for n in range(workers):
+            command = worker.replace("--nworkers 8", "--nworkers 1")
+            command = command.replace(
+                "PYTHONPATH=.", f"PYTHONPATH=. exec env DASK_TEMPORARY_DIRECTORY={folder / str(n)}"
+            )
+            processes.append(subprocess.Popen(command, env=without_path, start_new_session=True, **run))
+        yield client, processes
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL) if process is not processes[0] else process.kill()
+            process.communicate()
+
+
+def start_client(command, folder):
+    command = command.replace("convolution_gain.py", shlex.join(map(str, DENSE_AND_CONV[:-2])))
+    command = f"exec {command} --output-dir {folder}"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, shell=True, cwd=ROOT, env={**os.environ, "MPLBACKEND": "Agg"}, **pipes)
+
+
+@pytest.mark.fault("study", "cluster that loses a worker: the same table")
+def test_the_documented_cluster_that_loses_a_worker_gives_the_same_table(undisturbed, tmp_path):
+    with cluster(tmp_path, workers=2) as (command, processes):
+        client = start_client(command, tmp_path / "out")
+        wait_until(lambda: run_paths(tmp_path / "out") or client.poll() is not None)
+        os.killpg(processes[1].pid, signal.SIGKILL)
+        printed, complaints = client.communicate(timeout=300)
+    assert client.returncode == 0, complaints
+    assert printed.replace(str(tmp_path / "out"), "") == undisturbed[1].stdout.replace(str(undisturbed[0]), "")
+
+
+@pytest.mark.fault("study", "cluster that loses its scheduler: one line, the finished runs kept")
+def test_a_cluster_that_loses_its_scheduler_is_one_line(tmp_path):
+    with cluster(tmp_path, workers=1) as (command, processes):
+        client = start_client(command, tmp_path / "out")
+        wait_until(lambda: run_paths(tmp_path / "out") or client.poll() is not None)
+        processes[0].kill()
+        _, complaints = client.communicate(timeout=300)
+    assert client.returncode == 1
+    assert complaints.splitlines()[-1] == "error: the cluster is lost; finished runs are kept, start again for the rest"
+    assert "Traceback" not in complaints
+    assert run_paths(tmp_path / "out")
+
+
+@pytest.mark.fault("study", "record with a bit flipped: read the same, or named as corrupt")
+def test_every_flipped_bit_of_a_run_is_noticed_or_does_not_matter(tmp_path, soak, count_cases):
+    record = {"variant": "dense", "made_of": {"seed": 0, "recipe": {}}}
+    path = tmp_path / "run.npz"
+    Run(record, {"correct": np.arange(50, dtype=np.uint8)}).save(path)
+    for _ in flip_bits(path, 1 if soak else 3, count_cases):
+        try:
+            run = Run.from_file(path)
+        except LabError:
+            continue
+        assert run.record == record
+        np.testing.assert_array_equal(run.arrays["correct"], np.arange(50))

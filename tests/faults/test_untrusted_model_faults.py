@@ -1,0 +1,358 @@
+"""Untrusted model files: many examples of each fault that tests/test_untrusted_models.py has one of."""
+
+import base64
+import os
+import pickle
+import shutil
+import tempfile
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from conftest import run_measured
+from model_files import (
+    PickledCall,
+    alter_model,
+    assert_no_side_effects,
+    assert_refused,
+    compress_member,
+    describe_names,
+    insert_layer,
+    load_or_refuse,
+    request_units,
+    save_valid_models,
+)
+
+from lab.plumbing.errors import LabError
+from lab.plumbing.startup import start_tensorflow
+from lab.plumbing.untrusted_models import load_compatible_model, load_model
+from lab.recipe import predict
+
+
+@pytest.fixture
+def valid(tmp_path):
+    """Return the paths of a small valid model, as .keras and as legacy .h5."""
+    return save_valid_models(tmp_path)
+
+
+@pytest.fixture
+def witness_and_url(tmp_path):
+    """Return a path and a URL; fail if the test uses them or has other side effects."""
+    with assert_no_side_effects(tmp_path) as witness_and_url:
+        yield witness_and_url
+
+
+@pytest.mark.fault("models", "other shapes")
+@pytest.mark.parametrize("structure", ["dict", "list"])
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")  # Keras', of a dict of inputs
+def test_a_model_of_one_tensor_in_a_dict_or_list_is_loaded_or_refused(tmp_path, structure, side):
+    start_tensorflow()
+    from keras import Input, Model, layers
+
+    image = Input((28, 28), name="image")
+    logits = layers.Dense(10)(layers.Flatten()(image))
+    tensors = {"inputs": image, "outputs": logits}
+    tensors[side] = {"image": tensors[side]} if structure == "dict" else [tensors[side]]
+    path = tmp_path / "model.keras"
+    Model(**tensors).save(path)
+    try:
+        outputs = predict(load_compatible_model(path), np.zeros((2, 28, 28), np.uint8))
+    except LabError as error:
+        outputs = str(error)
+    if isinstance(outputs, str):
+        assert outputs.startswith(f"{path}: ")
+        assert "\n" not in outputs
+    else:
+        np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.fault("models", "cut off")
+def test_a_model_that_is_cut_off_is_refused(valid, tmp_path, soak, count_cases):
+    cuts = 0
+    for path in valid:
+        content = path.read_bytes()
+        for length in np.linspace(0, len(content), 1_000 if soak else 40, endpoint=False, dtype=int):
+            cut = tmp_path / f"cut{path.suffix}"
+            cut.write_bytes(content[:length])
+            assert_refused(cut)
+            cuts += 1
+    count_cases(cuts)
+
+
+@pytest.mark.fault("models", "bits flipped")
+def test_a_model_with_flipped_bits_is_loaded_or_refused(valid, tmp_path, soak, count_cases):
+    rng = np.random.default_rng(0)
+    for path in valid:
+        for number in range(1_000 if soak else 100):
+            corrupt = bytearray(path.read_bytes())
+            for _ in range(1 + number % 4):  # an HDF5 file's structure is at its beginning, an archive's at its end
+                place = rng.integers(len(corrupt) if number % 2 else 4_096)
+                corrupt[place if path.suffix == ".h5" else -1 - place] ^= 1 << rng.integers(8)
+            (tmp_path / f"corrupt{path.suffix}").write_bytes(corrupt)
+            load_or_refuse(tmp_path / f"corrupt{path.suffix}", load_model if number % 5 else load_compatible_model)
+    count_cases(2 * (number + 1))
+
+
+ZEROS = zlib.compress(bytes(2**27), 9)
+
+
+def create_empty_chunks(group, name):
+    group.create_dataset(name, (2**15, 2**15), "f4", chunks=(1024, 1024))
+
+
+def create_nothing_stored(group, name):
+    group.create_dataset(name, (2**15, 2**15), "f4")
+
+
+def create_compressed_chunks(group, name):
+    dataset = group.create_dataset(name, (2**13, 2**15), "f4", chunks=(2**13, 2**12), compression="gzip")
+    for column in range(8):
+        dataset.id.write_direct_chunk((0, column * 2**12), ZEROS)
+
+
+def create_chunk_of_another_size(group, name):
+    dataset = group.create_dataset(name, (784, 10), "f4", chunks=(784, 10), compression="gzip")
+    dataset.id.write_direct_chunk((0, 0), ZEROS)
+
+
+def create_texts(group, name):
+    group.create_dataset(name, data=["x"] * 10)
+
+
+HDF5_BOMBS = (
+    create_empty_chunks,
+    create_nothing_stored,
+    create_compressed_chunks,
+    create_chunk_of_another_size,
+    create_texts,
+)
+
+
+@pytest.mark.fault("models", "decompression bomb: archive, HDF5, config, file")
+def test_a_decompression_bomb_takes_bounded_memory(valid, tmp_path, count_cases):
+    archive = valid[0]
+    bombs = [
+        compress_member(archive, member, b" " * 2**26, claimed_size)
+        for member in ("config.json", "model.weights.h5", "metadata.json")
+        for claimed_size in (2**32 - 1, 2**26 * 64 - 2**31, 1_000)
+    ]
+    bombs += [alter_model(path, bomb.__name__, dataset=bomb) for path in valid for bomb in HDF5_BOMBS]
+    bombs += [
+        alter_model(path, f"units-{units}", config=request_units(units)) for path in valid for units in (10**6, 10**9)
+    ]
+    bombs += [alter_model(archive, "long", members=[("config.json", b"[" + b"{}," * 30_000_000 + b"{}]")])]
+    bombs += [alter_model(archive, "deep", members=[("config.json", b"[" * 2**20)])]
+    for suffix in (".keras", ".h5"):
+        bombs.append(tmp_path / f"sparse{suffix}")
+        bombs[-1].touch()
+        os.truncate(bombs[-1], 2**40)
+    peak = "int(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    printed, after = run_measured(
+        "import warnings\n"
+        "warnings.simplefilter('ignore', ResourceWarning)\n"
+        "from lab.plumbing.errors import LabError\n"
+        "from lab.plumbing.untrusted_models import load_model\n"
+        f"load_model({str(archive)!r})\n"
+        f"print({peak})\n"
+        f"for path in {[*map(str, bombs)]}:\n"
+        "    try:\n"
+        "        load_model(path)\n"
+        "    except LabError as error:\n"
+        "        print(error)"
+    )
+    before, *lines = printed.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [*map(str, bombs)]
+    assert after - int(before) / 1024 < 50
+    count_cases(len(bombs))
+
+
+@pytest.mark.fault("models", "links out of an HDF5 file")
+def test_an_hdf5_file_leads_to_no_other_file(valid, tmp_path, count_cases):
+    import h5py
+
+    other, pipe = tmp_path / "other.h5", tmp_path / "pipe"
+    shutil.copy(valid[1], other)
+    os.mkfifo(pipe)  # opening it would block
+
+    def link_to_file(group, name):
+        group[name] = h5py.ExternalLink(other, "/model_weights")
+
+    def link_to_pipe(group, name):
+        group[name] = h5py.ExternalLink(pipe, "/")
+
+    def link_within(group, name):
+        group[name] = h5py.SoftLink("/")
+
+    def store_outside(group, name):
+        group.create_dataset(name, (784, 10), "f4", external=[(other, 0, 784 * 10 * 4)])
+
+    def map_other_dataset(group, name):
+        layout = h5py.VirtualLayout((784, 10), "f4")
+        layout[:] = h5py.VirtualSource(other, "weights", (784, 10))
+        group.create_virtual_dataset(name, layout)
+
+    kinds = (link_to_file, link_to_pipe, link_within, store_outside, map_other_dataset)
+    for path in valid:
+        for kind in kinds:
+            assert_refused(alter_model(path, kind.__name__, dataset=kind))
+    count_cases(2 * len(kinds))
+
+
+@pytest.mark.fault("models", "paths out of the archive")
+def test_nothing_is_unpacked_elsewhere(valid, tmp_path, monkeypatch, count_cases):
+    unpacked = tmp_path / "a" / "b" / "unpacked"
+    unpacked.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(unpacked))
+    link = zipfile.ZipInfo("assets/link")
+    link.external_attr = 0o120777 << 16
+    members = {
+        "parent": [("../witness", b""), ("../../witness", b""), ("assets/../../../witness", b"")],
+        "absolute": [(str(tmp_path / "witness"), b""), (f"/{tmp_path}/a/witness", b"")],
+        "backslash": [("..\\witness", b""), ("assets\\..\\..\\..\\witness", b"")],
+        "link": [(link, str(tmp_path).encode()), ("assets/link/witness", b"")],
+    }
+    models = [alter_model(valid[0], name, members=added) for name, added in members.items()]
+    before = sorted(tmp_path.rglob("*"))
+    for path in models:
+        assert_refused(path, match="does not hold just")
+    assert sorted(tmp_path.rglob("*")) == before
+    count_cases(len(models))
+
+
+@pytest.mark.fault("models", "code named in its config")
+@pytest.mark.parametrize("place", ["layer", "activation", "kernel_initializer", "kernel_regularizer", "dtype"])
+def test_what_a_config_names_is_not_run(valid, place, witness_and_url, count_cases):
+    witness, url = witness_and_url
+    calls = [
+        ("os", "system", {"command": f"touch {witness}"}),
+        ("posix", "system", {"command": f"touch {witness}"}),
+        ("builtins", "eval", {"source": f"open({str(witness)!r}, 'w')"}),
+        ("builtins", "exec", {"source": f"open({str(witness)!r}, 'w')"}),
+        ("builtins", "open", {"file": str(witness), "mode": "w"}),
+        ("subprocess", "Popen", {"args": ["touch", str(witness)]}),
+        ("pathlib", "Path", {"args": str(witness)}),
+        ("importlib", "import_module", {"name": "antigravity"}),
+        ("pickle", "loads", {"data": "x"}),
+        ("numpy", "save", {"file": str(witness), "arr": 1}),
+        ("tensorflow.io", "write_file", {"filename": str(witness), "contents": "x"}),
+        ("keras.utils", "get_file", {"fname": str(witness), "origin": url}),
+        ("keras.src.utils.file_utils", "get_file", {"fname": str(witness), "origin": url}),
+        ("keras.config", "enable_unsafe_deserialization", {}),
+        ("keras.src.saving.serialization_lib", "enable_unsafe_deserialization", {}),
+        ("keras.src.saving.saving_lib", "H5IOStore", {"path_or_io": str(witness), "mode": "w"}),
+        ("keras.src.saving.saving_lib", "load_model", {"filepath": str(witness), "safe_mode": False}),
+        ("keras.callbacks", "CSVLogger", {"filename": str(witness)}),
+        ("lab.plumbing.files", "require_writable", {"path": str(witness)}),
+        ("lab.plumbing.results", "Training", {"path": str(witness)}),
+        ("model_files", "AuditLog", {}),
+    ]
+    cases = [(path, name) for path in valid for call in calls for name in describe_names(*call)]
+    for path, name in cases:
+
+        def change(config, name=name):
+            layers = config["config"]["layers"]
+            if place == "layer":
+                layers[-1] = name
+            else:
+                layers[-1]["config"][place] = name
+
+        assert_refused(alter_model(path, "named", config=change))
+    count_cases(len(cases))
+
+
+@pytest.mark.fault("models", "layers that read files or run code")
+def test_layers_that_read_files_or_run_code_are_refused(valid, witness_and_url, tmp_path, count_cases):
+    witness, url = witness_and_url
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a\nb\n")
+    code = base64.b64encode(pickle.dumps(PickledCall(witness))).decode()
+    relu, lookup, vgg, fetch = (
+        next(describe_names(module, name, {}))
+        for module, name in (
+            ("keras.ops", "relu"),
+            ("keras.layers", "StringLookup"),
+            ("keras.applications", "VGG16"),
+            ("keras.utils", "get_file"),
+        )
+    )
+    lambda_config = {"code": code, "defaults": None, "closure": None}
+    layers = [
+        ("StringLookup", {"vocabulary": str(secret)}),
+        ("StringLookup", {"vocabulary": url}),
+        ("IntegerLookup", {"vocabulary": str(secret)}),
+        ("TextVectorization", {"vocabulary": str(secret)}),
+        ("TorchModuleWrapper", {"module": {"class_name": "__bytes__", "config": {"value": code}}}),
+        ("TorchModuleWrapper", {"module": code}),
+        ("TFSMLayer", {"filepath": str(tmp_path), "call_endpoint": "serve"}),
+        ("Lambda", {"function": {"class_name": "__lambda__", "config": lambda_config}}),
+        ("Lambda", {"function": [code, None, None], "function_type": "lambda"}),
+        ("Lambda", {"function": next(describe_names("os", "system", {}))}),
+        ("Lambda", {"function": relu}),  # harmless itself, but other functions would be called with such arguments
+        ("Lambda", {"function": lookup, "arguments": {"vocabulary": str(secret)}}),
+        ("Lambda", {"function": vgg, "arguments": {"weights": str(witness)}}),
+        ("Lambda", {"function": fetch, "arguments": {"origin": url}}),
+    ]
+    for path in valid:
+        for name, arguments in layers:
+            assert_refused(alter_model(path, "layer", config=insert_layer(name, arguments)))
+    count_cases(2 * len(layers))
+
+
+@pytest.mark.fault("models", "anything that Keras exports, in its config")
+def test_nothing_that_keras_exports_has_side_effects(valid, witness_and_url, soak, count_cases):
+    from keras.src.api_export import REGISTERED_NAMES_TO_OBJS
+
+    exported = sorted(REGISTERED_NAMES_TO_OBJS)
+    exported = exported if soak else np.random.default_rng(0).choice(exported, 60, replace=False)
+    cases = [(path, *str(name).rsplit(".", 1)) for path in valid for name in exported]
+    for path, module, name in cases:
+        for value in describe_names(module, name, {}):
+
+            def change(config, value=value):
+                config["config"]["layers"][-1]["config"]["activation"] = value
+
+            load_or_refuse(alter_model(path, "exported", config=change), load_model)
+    count_cases(2 * len(cases))
+
+
+@pytest.mark.fault("models", "pickle")
+def test_a_pickle_within_an_archive_is_not_unpickled(valid, witness_and_url, tmp_path, count_cases):
+    content = pickle.dumps(PickledCall(witness_and_url[0]))
+    (tmp_path / "model").write_bytes(content)
+    assert_refused(tmp_path / "model")
+    with zipfile.ZipFile(valid[0]) as archive:
+        config = archive.read("config.json")
+    for name, members in (
+        ("config", {"config.json": content}),
+        ("weights", {"config.json": config, "model.weights.h5": content}),
+        ("arrays", {"config.json": config, "model.weights.npz": content}),
+    ):
+        with zipfile.ZipFile(tmp_path / f"{name}.keras", "w") as archive:
+            for member, data in members.items():
+                archive.writestr(member, data)
+        assert_refused(tmp_path / f"{name}.keras")
+    count_cases(4)
+
+
+@pytest.mark.fault("models", "folder, FIFO, link loop or unreadable file in its place")
+def test_what_cannot_be_read_is_refused(tmp_path, valid, count_cases):
+    (tmp_path / "folder.keras").mkdir()
+    os.mkfifo(tmp_path / "pipe.keras")
+    (tmp_path / "loop.keras").symlink_to(tmp_path / "loop.keras")
+    for name in ("folder.keras", "pipe.keras", "loop.keras", "n" * 300 + ".keras", "pipe.keras/model.keras"):
+        assert_refused(tmp_path / name, match="no such model file")
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        unreadable = [shutil.copy(path, folder) for path in valid]
+        for path in unreadable:
+            os.chmod(path, 0)
+        os.seteuid(user or 65_534)  # root may read everything
+        try:
+            for path in unreadable:
+                assert_refused(path, match="ermission denied")
+        finally:
+            os.seteuid(user)
+    count_cases(7)

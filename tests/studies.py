@@ -1,0 +1,12 @@
+"""What the tests of studies share."""
+
+from lab.recipe import SMOKE
+from lab.study import RunKey
+
+DENSE_AND_CONV = ("convolution_gain.py", "--smoke", "--seeds", 2, "--variants", "dense", "conv", "--jobs", 2)
+PLAN = [RunKey(variant, seed, SMOKE) for seed in (0, 1) for variant in ("dense", "conv")]
+
+
+def run_paths(folder, study="convolution_gain"):
+    """Return the paths of the finished runs of a study in an output folder, in order."""
+    return sorted((folder / "smoke" / study).glob("[!.]*.npz"))

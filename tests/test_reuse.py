@@ -1,0 +1,265 @@
+"""What is reused and what is rerun after a change, each tried for real in a copy of the project at --smoke size."""
+
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import copy_project
+
+import deep_learning
+from lab import fast, recipe, statistics
+from lab.plumbing.provenance import code_digest
+
+EXPERIMENT = '''"""A tiny experiment."""
+
+import numpy as np
+
+from lab import cli, compare
+from lab.study import Variant, collect_predictions
+
+SCALE = 1
+EVERY = 2
+
+
+def model_with(units):
+    def build_model():
+        """Return a model."""
+        from keras import Input, Sequential, layers
+
+        hidden = [layers.Flatten(), layers.Dense(units), layers.Dropout(0.2)]
+        return Sequential([Input((28, 28)), *hidden, layers.Dense(10), layers.Softmax()])
+
+    return build_model
+
+
+def shuffle_pixels(images, seed):
+    order = np.random.default_rng(seed).permutation(784)
+    return images.reshape(-1, 784)[:, order].reshape(-1, 28, 28)
+
+
+def select(labels, count, seed):
+    return np.resize(np.arange(0, len(labels), EVERY), count)
+
+
+def collect(model, train_split, test_split):
+    # the comment
+    print("a message")
+    return {"predicted": collect_predictions(model, train_split, test_split)["predicted"] * SCALE}
+
+
+VARIANTS = {"tiny": Variant("a label", model_with(8), shuffle_pixels, select, collect, {"units": 8})}
+
+
+def plot(runs):
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots()
+    ax.set_title("a title")
+    return figure
+
+
+def main(argv=None):
+    options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=1), argv)
+    runs = cli.study_runs("tiny", options)
+    plot(runs)
+    (run,) = runs.values()
+    print(run.record["weights_sha256"], run.arrays["predicted"].sum())
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
+'''
+
+# change: (file, what is replaced, by what, the parts that are said to have changed; none if the run is reused)
+CHANGES = {
+    "optimizer": ("lab/recipe.py", 'optimizer="adam"', 'optimizer="sgd"', "training code"),
+    "its setting": ("lab/recipe.py", '{"learning_rate": ', '{"beta_1": 0.8, "learning_rate": ', "training code"),
+    "loss": (
+        "lab/recipe.py",
+        "loss=loss",
+        'loss=keras.losses.SparseCategoricalCrossentropy(reduction="sum")',
+        "training code",
+    ),
+    "scaling in training": ("lab/fast.py", "tf.constant(255.0)", "tf.constant(256.0)", "training code"),
+    "scaling in prediction": ("lab/data.py", "scaled /= 255", "scaled /= 128", "measurement code"),
+    "dropout rate": ("tiny.py", "Dropout(0.2)", "Dropout(0.3)", "model, model code"),
+    "layer in a closure": ("tiny.py", "model_with(8)", "model_with(9)", "model, model code"),
+    "pixel permutation": ("tiny.py", "default_rng(seed)", "default_rng(seed + 1)", "images"),
+    "subset rule": ("tiny.py", "EVERY = 2", "EVERY = 3", "images"),
+    "measured value": ("tiny.py", "SCALE = 1", "SCALE = 2", "measurement code"),
+    "label": ("tiny.py", '"a label"', '"another label"', ""),
+    "docstring of a script": ("tiny.py", "A tiny experiment", "Another", ""),
+    "docstring of a model": ("tiny.py", "Return a model", "Return it", ""),
+    "docstring of the recipe": ("lab/recipe.py", '"""Train a compiled model;', '"""Fit a model;', ""),
+    "comment": ("tiny.py", "# the comment", "# more\n    # comments", ""),
+    "message": ("tiny.py", '"a message"', '"another message"', ""),
+    "figure's title": ("tiny.py", '"a title"', '"another title"', ""),
+    "settings for a table": ("tiny.py", '{"units": 8}', '{"units": "eight"}', ""),
+}
+KERAS_VERSION = "Keras version"
+
+
+def run(folder, *command):
+    process = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process
+
+
+def edit(folder, name, before, after):
+    text = (folder / name).read_text()
+    assert text.count(before) >= 1, (name, before)
+    (folder / name).write_text(text.replace(before, after))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Return a copy of the project with the tiny experiment and its finished run, and what it printed."""
+    folder = copy_project(tmp_path_factory.mktemp("base"))
+    (folder / "tiny.py").write_text(EXPERIMENT)
+    return folder, run(folder, "tiny.py", "--smoke").stdout
+
+
+@pytest.fixture(scope="module")
+def outcomes(base, tmp_path_factory):
+    """Return the process that ran the experiment again after each change, two at a time."""
+
+    def run_changed(change):
+        folder = tmp_path_factory.mktemp("changed") / "copy"
+        shutil.copytree(base[0], folder)
+        if change == KERAS_VERSION:
+            (folder / "keras-9.9.9.dist-info").mkdir()
+            (folder / "keras-9.9.9.dist-info" / "METADATA").write_text("Name: keras\nVersion: 9.9.9\n")
+        else:
+            edit(folder, *CHANGES[change][:3])
+        return run(folder, "tiny.py", "--smoke")
+
+    changes = [*CHANGES, KERAS_VERSION]
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(changes, pool.map(run_changed, changes), strict=True))
+
+
+@pytest.mark.parametrize("change", [*CHANGES, KERAS_VERSION])
+def test_what_decides_a_run_reruns_it_and_nothing_else_does(change, base, outcomes):
+    expected = CHANGES[change][3] if change in CHANGES else "versions (keras)"
+    printed, notes = outcomes[change].stdout, outcomes[change].stderr
+    if not expected:
+        assert "rerun" not in notes
+        assert "study: 1 of 1" not in notes
+        assert printed == base[1]
+        return
+    assert f"rerun: changed since earlier runs: {expected}\n" in notes
+    assert "study: 1 of 1 runs" in notes
+    if change != KERAS_VERSION:  # the run has really been done with the change
+        assert printed != base[1]
+
+
+def test_an_undone_change_finds_the_earlier_run_again(base, outcomes, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(base[0], folder)
+    edit(folder, "tiny.py", "SCALE = 1", "SCALE = 2")
+    edit(folder, "tiny.py", "SCALE = 2", "SCALE = 1")
+    process = run(folder, "tiny.py", "--smoke")
+    assert "rerun" not in process.stderr
+    assert process.stdout == base[1]
+
+
+def test_a_model_of_another_optimizer_is_not_taken_for_the_recipes(tmp_path):
+    folder = copy_project(tmp_path / "copy")
+    original = (folder / "deep_learning.py").read_text()
+    edit(folder, "deep_learning.py", 'optimizer="adam"', 'optimizer="sgd"')
+    by_sgd = run(folder, "deep_learning.py", "--smoke")
+    assert "reused" in run(folder, "confusion_matrix.py", "--smoke").stderr
+    (folder / "deep_learning.py").write_text(original)
+    after = run(folder, "confusion_matrix.py", "--smoke")
+    assert re.search(
+        r"^training: .*fashion\.keras is from a training with different training code$", after.stderr, re.M
+    )
+    assert by_sgd.stdout.splitlines()[-1] not in after.stdout
+    assert "reused" in run(folder, "confusion_matrix.py", "--smoke").stderr
+
+
+def test_a_changed_optimizer_reruns_experiment_5(tmp_path):
+    folder = copy_project(tmp_path / "copy")
+    command = ("convolution_gain.py", "--smoke", "--seeds", "1", "--variants", "dense")
+    before = run(folder, *command)
+    edit(folder, "lab/recipe.py", 'optimizer="adam"', 'optimizer="sgd"')
+    after = run(folder, *command)
+    assert "rerun: changed since earlier runs: training code\n" in after.stderr
+    assert after.stdout != before.stdout
+
+
+def test_published_runs_of_other_code_are_called_so(base, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(base[0], folder)
+    shutil.copytree(folder / "saves" / "smoke" / "tiny", folder / "results" / "tiny")
+    same = run(folder, "tiny.py", "--smoke", "--from-results")
+    assert "note" not in same.stderr
+    edit(folder, *CHANGES["optimizer"][:3])
+    other = run(folder, "tiny.py", "--smoke", "--from-results")
+    assert "note: the published runs were made by different training code\n" in other.stderr
+    assert other.stdout == same.stdout == base[1]
+
+
+def make_function(value):
+    def function():
+        return value
+
+    return function
+
+
+class Holder:
+    """A class whose method uses a constant."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def method(self):
+        return self.value + OFFSET
+
+
+OFFSET = 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (make_function(1), make_function(2)),
+        (make_function([1, 2]), make_function([2, 1])),
+        (make_function({"a": (1, 2)}), make_function({"a": (1, 3)})),
+        (make_function({1, 2}), make_function({1, 3})),
+        (make_function(np.zeros(3)), make_function(np.ones(3))),
+        (make_function(make_function(1)), make_function(make_function(2))),
+        (Holder(1).method, Holder(2).method),
+        (lambda: 1, lambda: 2),
+        (lambda x=1: x, lambda x=2: x),
+        (make_function(statistics.mean_interval), make_function(statistics.wilson_interval)),
+    ],
+)
+def test_the_digest_of_code_sees_values(first, second):
+    assert code_digest(first) != code_digest(second)
+    code_digest.cache_clear()
+    digest = code_digest(first)
+    code_digest.cache_clear()
+    assert code_digest(first) == digest
+
+
+def test_the_digest_of_code_follows_calls_and_methods(monkeypatch):
+    holder, other = Holder(1), make_function(1)
+    digests = {
+        code_digest(recipe.train),
+        code_digest(deep_learning.train),
+        code_digest(holder.method),
+        code_digest(other),
+    }
+    assert len(digests) == 4
+    monkeypatch.setattr(fast, "MANY_INPUTS", 5_000)
+    monkeypatch.setitem(globals(), "OFFSET", 2)
+    code_digest.cache_clear()
+    changed = {code_digest(recipe.train), code_digest(deep_learning.train), code_digest(holder.method)}
+    assert not digests & changed
+    assert code_digest(other) in digests
+    code_digest.cache_clear()

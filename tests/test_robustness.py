@@ -1,0 +1,81 @@
+import re
+
+import numpy as np
+import pytest
+from conftest import run_script
+
+import deep_learning_conv
+import robustness
+
+
+@pytest.fixture
+def images():
+    """Return two images of one bright pixel each, the first in the centre, the second at an edge."""
+    made = np.zeros((2, 28, 28), np.uint8)
+    made[0, 14, 14] = made[1, 0, 5] = 200
+    return made
+
+
+def test_a_shift_moves_every_pixel_in_eight_directions(images):
+    views = list(robustness.shift(images, 3))
+    found = {tuple(int(n) for n in np.argwhere(view[0])[0]) for view in views}
+    assert found == {(14 + down, 14 + right) for down in (-3, 0, 3) for right in (-3, 0, 3)} - {(14, 14)}
+    assert len(views) == 8
+    assert sorted(int(view[1].sum()) for view in views) == [0, 0, 0, *[200] * 5]  # three push it over the edge
+
+
+@pytest.mark.parametrize("name", robustness.CORRUPTIONS)
+def test_every_corruption_gives_images_of_the_same_kind(name, splits):
+    function, strengths, identity = robustness.CORRUPTIONS[name]
+    images = splits[1].images[:20]
+    assert {identity, robustness.HEADLINE_STRENGTHS[name]} <= set(strengths)
+    for strength in strengths:
+        if strength != identity:
+            for view in function(images, strength):
+                assert view.shape == images.shape
+                assert view.dtype == np.uint8
+                assert not np.array_equal(view, images)
+
+
+def test_stronger_corruptions_change_more(splits):
+    images = splits[1].images[:50]
+    for function, strengths, identity in robustness.CORRUPTIONS.values():
+        sizes = [
+            np.mean([np.abs(view.astype(int) - images).mean() for view in function(images, strength)])
+            for strength in sorted(strengths, key=lambda strength: abs(np.log(strength)) if identity else strength)
+            if strength != identity
+        ]
+        assert sizes[0] < sizes[-1]
+
+
+def test_rotation_and_scale_are_about_the_centre(images):
+    left, right = robustness.rotate(images[:1], 90)
+    assert (left[0, 13, 14], right[0, 14, 13]) == (200, 200)
+    (half,) = robustness.rescale(np.full((1, 28, 28), 100, np.uint8), 0.5)
+    assert (half[0, 7:21, 7:21] == 100).all()
+    assert half.sum() == 100 * 14 * 14
+
+
+def test_the_convolution_is_equivariant_and_the_model_is_not_invariant(splits):
+    from keras import Model
+
+    model = deep_learning_conv.build_model()
+    convolution = Model(model.inputs[0], model.layers[0].output)
+    image = np.zeros((1, 28, 28, 1), np.float32)
+    image[0, 6:22, 6:22, 0] = splits[1].images[0, 6:22, 6:22] / 255  # a shift loses nothing of it
+    moved = np.roll(image, (3, -2), axis=(1, 2))
+    maps, moved_maps = (convolution(each).numpy() for each in (image, moved))
+    np.testing.assert_allclose(moved_maps, np.roll(maps, (3, -2), axis=(1, 2)), atol=1e-6)
+    assert maps.max() > 0.1
+    assert not np.allclose(model(moved), model(image), rtol=0.01)
+
+
+def test_the_experiment_at_smoke_size(tmp_path):
+    process = run_script("robustness.py", "--smoke", "--seeds", 1, "--output-dir", tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "smoke" / "robustness.png").is_file()
+    unchanged = [line for line in process.stdout.splitlines() if re.search(r"\| +100\.00 \| +100\.00 \|$", line)]
+    assert len(unchanged) == len(robustness.CORRUPTIONS)
+    (row,) = (line for line in process.stdout.splitlines() if line.startswith("| shift, pixels: 2 "))
+    ahead = re.sub("[+-]", "", row.split("|")[4].split()[0])
+    assert re.search(rf"{ahead} \[[^]]*\] \(shift, pixels: 2\)", process.stdout.splitlines()[-1])
