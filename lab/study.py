@@ -91,8 +91,8 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
     Returns: dict of Run by RunKey, in the order of the plan
     Raises: LabError, no data, no place to write to, a training that diverges, no cluster, or one with other code.
     """
-    variants = importlib.import_module(script).VARIANTS
-    splits = load_data(data_dir)
+    variants, splits = importlib.import_module(script).VARIANTS, load_data(data_dir)
+    data_dir = str(Path(data_dir).absolute()) if data_dir else None
     tasks, paths, runs, changed = {}, {}, {}, set()
     for key in plan:
         made_of = _describe_run(variants[key.variant], key, splits)
@@ -104,8 +104,7 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
             except LabError as error:
                 logger.warning("rerun: %s", error)
         changed.update(changed_since(path, made_of))
-        folder_of_data = str(Path(data_dir).absolute()) if data_dir else None
-        tasks[key] = {"script": script, "variant": key.variant, "made_of": made_of, "data_dir": folder_of_data}
+        tasks[key] = {"script": script, "variant": key.variant, "made_of": made_of, "data_dir": data_dir}
     if changed:
         logger.info("rerun: changed since earlier runs: %s", ", ".join(sorted(changed)))
     if tasks:

@@ -44,9 +44,8 @@ def add_study_flags(flags, variants, seeds):
 def parse(flags, argv):
     """Parse arguments and refuse those that do not go together."""
     options = flags.parse_args(argv)
-    for name, value in vars(options).items():
-        if value == []:  # what some versions of Python make of `--flag=--`
-            flags.error(f"argument --{name.replace('_', '-')}: expected an argument")
+    for name in [name for name, value in vars(options).items() if value == []]:  # some Pythons' reading of `--flag=--`
+        flags.error(f"argument --{name.replace('_', '-')}: expected an argument")
     for other in ("resume", "model"):
         if options.retrain and getattr(options, other, None):
             flags.error(f"argument --retrain: not with --{other}")

@@ -1,6 +1,6 @@
-"""Run tasks, dicts of JSON types, in processes of their own, on this machine or on a Dask cluster.
+"""Run tasks, dicts of JSON types, each by `python -m MODULE PATH`, on this machine or on a Dask cluster.
 
-`python -m MODULE PATH` reads a task as a line of standard input, writes its result to the path, and ends with its parent.
+That process reads the task as a line of standard input, writes the result to the path, and ends with its parent.
 """
 
 import contextlib
