@@ -11,12 +11,14 @@ all: .venv/installed
 	$(BIN)/python deep_learning_conv.py
 	$(BIN)/python convolution_gain.py --short
 
-test: .venv/installed-dev
-	$(BIN)/python -m pytest --ignore=tests/faults
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-# the longer fault tests
+test: .venv/installed-dev
+	$(PYTEST) --ignore tests/faults --ignore tests/benchmarks
+
+# the longer tests: of faults, and of the benchmark at its smallest
 test-faults: .venv/installed-dev
-	$(BIN)/python -m pytest tests/faults
+	$(PYTEST) tests/faults tests/benchmarks
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -156,7 +156,7 @@ class _FaultTable:
     def pytest_runtest_logreport(self, report):
         if report.fault and (report.when == "call" or not report.passed):
             cases = dict(report.user_properties).get("cases", 1)
-            row = self.rows[report.fault]
+            row = self.rows[tuple(report.fault)]
             row[("passed", "failed", "skipped").index(report.outcome)] += cases
 
     def pytest_sessionfinish(self, session):

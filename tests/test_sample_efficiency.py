@@ -119,11 +119,11 @@ def test_sizes_and_models_without_runs_are_left_out():
 
 
 def test_the_experiment_at_smoke_size(tmp_path):
-    arguments = ("--smoke", "--seeds", 2, "--variants", "dense", "--equal-epochs", "--output-dir", tmp_path)
+    arguments = ("--smoke", "--seeds", 1, "--variants", "dense", "--equal-epochs", "--output-dir", tmp_path)
     process = run_script("sample_efficiency.py", *arguments)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "smoke" / "sample_efficiency_equal_epochs.png").is_file()
     rows = [line.split()[1] for line in process.stdout.splitlines() if line.startswith("| ")]
     assert (rows[0], *rows[2:]) == ("images,", "100", "300", "1,000")
     runs = [Run.from_file(path) for path in (tmp_path / "smoke" / "sample_efficiency").iterdir()]
-    assert sorted(run.record["train"]["n"] for run in runs) == [100, 100, 300, 300, 1_000, 1_000]
+    assert sorted(run.record["train"]["n"] for run in runs) == [100, 300, 1_000]

@@ -147,15 +147,6 @@ def test_a_run_that_is_killed_is_tried_again(monkeypatch, caplog):
         list(executors.run_tasks("lab.study", {"a run": {"seed": 3}}, jobs=1))
 
 
-@pytest.mark.fault("study", "no scheduler")
-def test_without_a_scheduler_the_error_is_one_line(tmp_path):
-    process = run_script(*DENSE_AND_CONV[:-2], "--cluster", "tcp://127.0.0.1:9", "--output-dir", tmp_path)
-    assert process.returncode == 1
-    (line,) = [line for line in process.stderr.splitlines() if line.startswith("error")]
-    assert "--cluster tcp://127.0.0.1:9: no Dask scheduler answers" in line
-    assert "Traceback" not in process.stderr
-
-
 def test_the_example_runs_and_tells_kernel_sizes_apart(tmp_path):
     arguments = ("--smoke", "--seeds", "1", "--variants", "kernel-1", "kernel-3", "--output-dir", tmp_path)
     process = run_script("-m", "examples.kernel_size", *arguments)

@@ -294,22 +294,16 @@ def create_empty_weights(group, name):
 
 
 @pytest.mark.fault("models", "loads but cannot predict")
-def test_a_model_that_cannot_predict_is_refused_in_one_line(valid, tmp_path):
-    start_tensorflow()
-    from keras import Input, Sequential, layers
-
+def test_a_model_that_cannot_predict_is_refused_in_one_line(valid):
     def rename(config):
-        config["config"]["layers"][-1]["config"]["name"] = "not^valid"  # as an operation of TensorFlow
+        config["config"]["layers"][-1]["config"]["name"] = "not^valid"  # as the name of an operation in TensorFlow
 
-    enlarge = layers.UpSampling2D(20_000)  # to 40 TB
-    huge = [Input((28, 28, 1)), enlarge, layers.GlobalAveragePooling2D(), layers.Dense(10)]
-    Sequential(huge).save(tmp_path / "huge.keras")
-    for path in (alter_model(valid[0], "renamed", config=rename), tmp_path / "huge.keras"):
-        load_model(path)
-        with pytest.raises(LabError, match="cannot predict") as caught:
-            load_compatible_model(path)
-        assert str(caught.value).startswith(f"{path}: ")
-        assert "\n" not in str(caught.value)
+    path = alter_model(valid[0], "renamed", config=rename)
+    load_model(path)
+    with pytest.raises(LabError, match="cannot predict") as caught:
+        load_compatible_model(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.fault("models", "links out of an HDF5 file")

@@ -190,3 +190,12 @@ def test_every_flipped_bit_of_a_run_is_noticed_or_does_not_matter(tmp_path, soak
             continue
         assert run.record == record
         np.testing.assert_array_equal(run.arrays["correct"], np.arange(50))
+
+
+@pytest.mark.fault("study", "no scheduler")
+def test_without_a_scheduler_the_error_is_one_line(tmp_path):
+    process = run_script(*DENSE_AND_CONV[:-2], "--cluster", "tcp://127.0.0.1:9", "--output-dir", tmp_path)
+    assert process.returncode == 1
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("error")]
+    assert "--cluster tcp://127.0.0.1:9: no Dask scheduler answers" in line
+    assert "Traceback" not in process.stderr
