@@ -25,34 +25,16 @@ def build_wide():
     """Return the untrained dense model with 3,485 hidden units, as large as conv: 2,770,585 parameters."""
     from keras import Input, Sequential, layers
 
-    return Sequential(
-        [
-            Input((28, 28)),
-            layers.Flatten(),
-            layers.Dense(3485, activation="relu"),
-            layers.Dropout(0.2),
-            layers.Dense(10),
-            layers.Softmax(),
-        ]
-    )
+    hidden = [layers.Flatten(), layers.Dense(3485, activation="relu")]
+    return Sequential([Input((28, 28)), *hidden, layers.Dropout(0.2), layers.Dense(10), layers.Softmax()])
 
 
 def build_conv_1x1():
     """Return the untrained conv model with its 26 x 26 x 32 activations, each of one pixel; 2,770,378 parameters."""
     from keras import Input, Sequential, layers
 
-    return Sequential(
-        [
-            Input((28, 28, 1)),
-            layers.Cropping2D(1),
-            layers.Conv2D(32, 1, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(128),
-            layers.Dropout(0.2),
-            layers.Dense(10),
-            layers.Softmax(),
-        ]
-    )
+    hidden = [layers.Cropping2D(1), layers.Conv2D(32, 1, activation="relu"), layers.Flatten(), layers.Dense(128)]
+    return Sequential([Input((28, 28, 1)), *hidden, layers.Dropout(0.2), layers.Dense(10), layers.Softmax()])
 
 
 def shuffle_pixels(images, seed):

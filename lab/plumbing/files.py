@@ -74,11 +74,10 @@ def _temporary_path(path):
 def _remove_stale_temp_files(path):
     """Remove temporary files beside a path whose processes, on this machine, no longer exist."""
     for temporary in path.parent.glob(f".{glob.escape(f'{path.stem}-{platform.node()}')}-*-????{path.suffix}"):
-        # not ours, or alive but another user's; outside POSIX, signal 0 is not harmless
-        with suppress(OSError, ValueError):
-            process = int(temporary.stem.split("-")[-2])
+        with suppress(OSError, ValueError):  # of another user, or not ours
             try:
-                os.kill(process if os.name == "posix" else os.getpid(), 0)
+                if os.name == "posix":  # elsewhere, signal 0 is not harmless
+                    os.kill(int(temporary.stem.split("-")[-2]), 0)
             except ProcessLookupError:
                 temporary.unlink()
 

@@ -124,7 +124,7 @@ class Training:
             record = json.loads(self.record_path.read_text(encoding="utf-8"))
             changed = differing_parts(record["made_of"], self.made_of)
             digest = record["weights_sha256"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LabError(f"no usable record {self.record_path}") from error
         if changed:
             raise LabError(f"{self.path} is from a training with different {', '.join(changed)}")

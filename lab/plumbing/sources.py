@@ -18,7 +18,7 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-from lab.plumbing.errors import LabError
+from lab.plumbing.errors import LabError, cleanup_on_signal
 from lab.plumbing.files import atomic_write, temporary_folder
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -119,9 +119,9 @@ def _read_cache(archives):
         try:
             contents.append(read_archive(path, size, sha256))
         except CorruptArchive as error:
+            logger.warning("%s; renamed to %s.corrupt, if that is allowed", error, path.name)
             with contextlib.suppress(OSError):
                 os.replace(path, f"{path}.corrupt")
-                logger.warning("%s; renamed to %s.corrupt", error, path.name)
             raise
     return contents
 
@@ -207,9 +207,20 @@ def _unpack_package(folder, archives):
     for partial in ("lists/partial", "cache/archives/partial"):
         (folder / partial).mkdir(parents=True)
     apt_get = ["apt-get", "-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
-    run = {"cwd": folder, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": PACKAGE_SECONDS}
     # update fails if one of several archives is out of reach; whether that matters, the download tells
-    subprocess.run([*apt_get, "update"], **run)
-    subprocess.run([*apt_get, "download", DEBIAN_PACKAGE], check=True, **run)
-    subprocess.run(["dpkg-deb", "-x", next(folder.glob("*.deb")), folder], check=True, **run)
+    _run([*apt_get, "update"], folder, check=False)
+    _run([*apt_get, "download", DEBIAN_PACKAGE], folder)
+    _run(["dpkg-deb", "-x", *folder.glob("*.deb"), folder], folder)
     return folder / SYSTEM_FOLDER.relative_to("/")
+
+
+def _run(command, folder, check=True):
+    """Run a command as `subprocess.run` does, but end it also if a signal ends this process."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, **pipes) as process, cleanup_on_signal(process.kill):
+        try:
+            _, messages = process.communicate(timeout=PACKAGE_SECONDS)
+        finally:
+            process.kill()
+    if check and process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, stderr=messages)

@@ -1,4 +1,7 @@
-"""Keras model files of unknown origin: checked before Keras opens them, loaded without running code in them."""
+"""Keras model files of unknown origin: checked before Keras opens them, loaded without running code in them.
+
+HDF5 itself is not hardened: some corrupt .h5 files crash it or let it loop.
+"""
 
 import io
 import json
@@ -65,6 +68,8 @@ def load_model(path):
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever its readers of zip, JSON, HDF5 and layers happen to raise
         raise LabError(f"{path}: not a Keras model that can be loaded safely ({_reason(error)})") from error
+    if isinstance(getattr(model, "output", None), (dict, list, tuple)):
+        raise LabError(f"{path}: gives a {type(model.output).__name__} of outputs; it must give one tensor (None, 10)")
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if shapes[0] not in [(None, *shape) for shape in INPUT_SHAPES] or shapes[1] != (None, 10):
         must = "it must take (None, 28, 28), (None, 28, 28, 1) or (None, 784) and give (None, 10)"
