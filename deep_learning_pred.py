@@ -12,7 +12,6 @@ import numpy as np
 import deep_learning_conv
 from lab import cli, figures
 from lab.data import CLASS_NAMES, load_test_data
-from lab.plumbing.photographs import read_photograph
 from lab.recipe import predict
 
 LARGEST_COUNT = 100  # images in one figure
@@ -88,7 +87,7 @@ def main(argv=None):
         flags.error(f"argument --start: {start} + {count} images, but there are {n}")
     if options.image and (options.start, options.count) != (None, None):
         flags.error("argument --image: --start and --count are for test images")
-    photographs = [read_photograph(path) for path in options.image or []]
+    photographs = [cli.read_photograph(path) for path in options.image or []]
     path = figures.path_to_save(options, "predictions.png")
     model = cli.given_or_trained_model(deep_learning_conv, options)
 

@@ -12,6 +12,7 @@ from lab.plumbing import arguments
 from lab.plumbing.arguments import nonempty_path, whole_number  # noqa: F401 - for the scripts
 from lab.plumbing.errors import run_main  # noqa: F401 - for the scripts
 from lab.plumbing.files import ensure_temporary_folder
+from lab.plumbing.photographs import read_photograph  # noqa: F401 - for the scripts
 from lab.plumbing.provenance import describe_training
 from lab.plumbing.results import Training
 from lab.plumbing.untrusted_models import load_compatible_model
