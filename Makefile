@@ -41,7 +41,7 @@ study: .venv/installed
 
 # all fault tests in their long form, and their table: an hour
 soak: .venv/installed-dev
-	$(BIN)/python -m pytest -m fault --soak --faults results/faults.md
+	$(BIN)/python -m pytest tests -m fault --soak --faults results/faults.md
 
 # a virtual environment of its own: the contestants' packages are large, and slow down the import of Keras
 bench: .venv-bench/installed

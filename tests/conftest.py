@@ -1,7 +1,7 @@
 """Shared by the tests: the scripts as a user starts them, the real data, and the table of faults.
 
 A test that injects a fault is marked `fault(group, what)`; tests of one fault are one row of the table, which
-`pytest -m fault --soak --faults results/faults.md` writes. With --soak, they try many more cases.
+`pytest tests -m fault --soak --faults results/faults.md` writes. With --soak, they try many more cases.
 """
 
 import os
