@@ -13,7 +13,7 @@ from lab.data import scale
 from lab.plumbing.progress import epoch_logger
 from lab.plumbing.startup import start_tensorflow
 
-EVALUATION_BATCH = 100
+EVALUATION_BATCH = 250
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision: Keras' name for it
 
 
@@ -65,7 +65,7 @@ def compile_model(model, learning_rate, optimizer="adam", loss="sparse_categoric
     import keras
 
     optimizer = keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": learning_rate}})
-    model.compile(optimizer=fast.fuse_adam(optimizer), loss=loss, metrics=[metric])
+    model.compile(optimizer=optimizer, loss=loss, metrics=[metric])
 
 
 def fit(model, images, labels, epochs, batch_size, checkpoint=None):
@@ -94,7 +94,10 @@ def fit(model, images, labels, epochs, batch_size, checkpoint=None):
 
 def evaluate(model, images, labels):
     """Evaluate a compiled model. Args: as `fit`. Returns: dict of `accuracy` in [0, 1], `loss` in nats, and `n`"""
-    return {**fast.evaluate(model, images, labels, EVALUATION_BATCH), "n": len(labels)}
+    starts = range(0, len(images), EVALUATION_BATCH)
+    slices = [slice(start, start + EVALUATION_BATCH) for start in starts]
+    batches = ((scale(images[part]).reshape(-1, *model.input_shape[1:]), labels[part]) for part in slices)
+    return {**model.evaluate(batches, steps=len(slices), verbose=0, return_dict=True), "n": len(labels)}
 
 
 def predict(model, images):

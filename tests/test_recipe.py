@@ -31,14 +31,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(script, sp
     assert first["history"]["loss"] == again["history"]["loss"]
 
 
-def test_how_many_steps_are_run_at_once_changes_no_bit(splits, monkeypatch):
-    _, many = train(deep_learning, splits)
-    monkeypatch.setattr(fast, "STEPS_PER_ROUND", 3)
-    monkeypatch.setattr(fast, "SECONDS_PER_CALL", 0)
-    _, one = train(deep_learning, splits)
-    assert one["weights_sha256"] == many["weights_sha256"]
-
-
 def test_the_record_holds_what_the_training_was(splits):
     model, record = train(deep_learning, splits, seed=7)
     assert json.loads(json.dumps(record)) == record

@@ -85,7 +85,7 @@ CHANGES = {
         "training code",
     ),
     "scaling in training": ("lab/fast.py", "tf.constant(255.0)", "tf.constant(256.0)", "training code"),
-    "scaling in prediction": ("lab/data.py", "scaled /= 255", "scaled /= 128", "measurement code"),
+    "scaling in prediction": ("lab/data.py", "scaled /= 255", "scaled /= 128", "measurement code, training code"),
     "dropout rate": ("tiny.py", "Dropout(0.2)", "Dropout(0.3)", "model, model code"),
     "layer in a closure": ("tiny.py", "model_with(8)", "model_with(9)", "model, model code"),
     "pixel permutation": ("tiny.py", "default_rng(seed)", "default_rng(seed + 1)", "images"),
@@ -264,7 +264,7 @@ def test_the_digest_of_code_follows_calls_and_methods(monkeypatch):
         code_digest(other),
     }
     assert len(digests) == 4
-    monkeypatch.setattr(fast, "MANY_INPUTS", 5_000)
+    monkeypatch.setattr(fast, "MASK_VALUES", 5_000)
     monkeypatch.setitem(globals(), "OFFSET", 2)
     code_digest.cache_clear()
     changed = {code_digest(recipe.train), code_digest(deep_learning.train), code_digest(holder.method)}

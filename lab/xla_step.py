@@ -1,0 +1,114 @@
+"""A training step for XLA: Keras' layers, loss, metrics and optimizer as one function of tensors to tensors.
+
+XLA fuses what lies between the matrix products, and updates in place what the loop around the step carries. Three
+things are slow in XLA on a CPU, and are done in another way: random numbers (the masks of Dropout are drawn before the
+loop), convolutions (that of one channel is a product of its patches), and weights that are read after their update has
+begun (XLA copies them: here every update waits for all gradients).
+"""
+
+import contextlib
+import functools
+import types
+
+# Not pooling and convolutions of several channels, for which XLA on a CPU takes two to ten times as long
+LAYERS = {"InputLayer", "Flatten", "Reshape", "Cropping2D", "Dense", "EinsumDense", "Dropout", "BatchNormalization"}
+LAYERS |= {"Activation", "ReLU", "Softmax"}
+
+
+def suits_xla(model):
+    """Return whether XLA makes the training of a compiled model faster: on a CPU, in float32, of layers known here."""
+    import keras
+    import tensorflow as tf
+
+    def suits(layer):
+        name = type(layer).__name__
+        known = type(layer) is getattr(keras.layers, name, None) and (name in LAYERS or _has_one_channel(layer))
+        plain = layer.compute_dtype == "float32" and not getattr(layer, "noise_shape", None)
+        return known and plain and len(layer._inbound_nodes) == 1  # used once: a Dropout has one mask for a step
+
+    optimizer = model.optimizer
+    averages = optimizer.gradient_accumulation_steps or optimizer.use_ema or hasattr(optimizer, "inner_optimizer")
+    return all(map(suits, model.layers)) and not averages and not tf.config.list_physical_devices("GPU")
+
+
+def make_xla_step(model):
+    """Return the training step of a compiled and built model that suits XLA.
+
+    Returns: step, variables, dropouts: function of (values of the variables, pixels float32, labels, masks) to the new
+        values; Keras variables; Dropout layers, whose masks (each what the layer makes of ones) the step expects
+    """
+    import keras
+    import tensorflow as tf
+
+    trainable = model.trainable_variables
+    others = [variable for variable in model.non_trainable_variables if variable.dtype == "float32"]  # not the seeds
+    variables = [*trainable, *model.optimizer.variables, *others, *model.metrics_variables]
+    dropouts = [layer for layer in model.layers if type(layer) is keras.layers.Dropout and layer.rate]
+
+    def step(values, pixels, labels, masks):
+        calls = [(layer, functools.partial(_drop, mask)) for layer, mask in zip(dropouts, masks, strict=True)]
+        calls += [(layer, functools.partial(_convolve, layer)) for layer in model.layers if _has_one_channel(layer)]
+        with contextlib.ExitStack() as meanwhile:
+            for layer, call in calls:
+                meanwhile.enter_context(replaced(layer, call=call))
+            meanwhile.enter_context(_functional(model.optimizer, trainable))
+            state = list(zip(variables, values, strict=True))
+            scope = meanwhile.enter_context(keras.StatelessScope(state, collect_losses=True))
+            weights = values[: len(trainable)]
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                predictions = model(pixels, training=True)
+                loss = model.compute_loss(pixels, labels, predictions, training=True)
+            gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+            wait = 0 * tf.add_n([tf.reshape(gradient, [-1])[0] for gradient in gradients])
+            model.optimizer.apply([gradient + wait for gradient in gradients], trainable)
+            model.metrics[0].update_state(loss, sample_weight=tf.shape(pixels)[0])  # the mean of the loss
+            model.compute_metrics(pixels, labels, predictions)
+            return [scope.get_current_value(variable) for variable in variables]
+
+    return step, variables, dropouts
+
+
+@contextlib.contextmanager
+def replaced(owner, **attributes):
+    """Meanwhile, give an object attributes that hide those of its class."""
+    vars(owner).update(attributes)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            del vars(owner)[name]
+
+
+def _functional(optimizer, trainable):
+    """Meanwhile, let an optimizer update a StatelessScope: by Keras' general methods, not those for tf.distribute."""
+    import keras
+
+    for_tensorflow, general = keras.optimizers.Optimizer.__bases__
+    names = {name for name in vars(for_tensorflow).keys() & vars(general).keys() if not name.startswith("__")}
+    methods = {name: types.MethodType(getattr(general, name), optimizer) for name in names}
+    keys = {id(variable): optimizer._var_key(variable) for variable in trainable}
+    return replaced(optimizer, **{**methods, "_var_key": lambda variable: keys[id(variable)]})
+
+
+def _drop(mask, inputs, training=None):
+    return inputs * mask
+
+
+def _has_one_channel(layer):
+    import keras
+
+    if type(layer) is not keras.layers.Conv2D or layer.data_format != "channels_last":
+        return False
+    return layer.kernel.shape[2] * layer.groups == 1
+
+
+def _convolve(layer, images):
+    """Return a Conv2D's outputs for images of one channel as the product of their patches by the kernel."""
+    import tensorflow as tf
+
+    height, width, _, filters = layer.kernel.shape
+    steps = (1, height, width, 1), (1, *layer.strides, 1), (1, *layer.dilation_rate, 1)
+    patches = tf.image.extract_patches(images, *steps, layer.padding.upper())
+    outputs = tf.tensordot(patches, tf.reshape(layer.kernel, (-1, filters)), 1)
+    return layer.activation(outputs + layer.bias if layer.use_bias else outputs)
