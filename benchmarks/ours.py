@@ -23,7 +23,6 @@ def main(argv=None):
     script = {"dense": deep_learning, "conv": deep_learning_conv}[options.model]
     arrays = contestant.load_bytes(options.images)
     settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "precision")}
-    settings["threads"] = 1 if options.model == "dense" else 2  # as a user who wants dense fast would
     model, history, scores = recipe.train(
         script.build_model, recipe.Recipe(**settings), options.seed, Split(*arrays[:2]), Split(*arrays[2:])
     )

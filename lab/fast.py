@@ -1,8 +1,8 @@
-"""Keras' own `fit` with many training steps in one call of TensorFlow: the same numbers in a fraction of the time.
+"""Keras' `fit` again, with many training steps in one call of TensorFlow: the same numbers in a fraction of the time.
 
 A plain `fit` of a small model spends most of its time between the steps: in Python, in tf.data, and in an optimizer
-that reads and writes all weights several times. Here Keras' `fit` still runs the epochs and the callbacks, but one call
-of its train function does many steps in a loop inside TensorFlow. The images stay in one place, as bytes.
+that reads and writes all weights several times. Here one call of TensorFlow does many steps, in a loop of its own. The
+images stay in one place, as bytes.
 
 A step is one of two. Models that suit XLA (https://openxla.org/xla) have their loop compiled by it: lab/xla_step.py.
 All others take Keras' own `train_step` in TensorFlow's executor, with TensorFlow's fused kernel instead of Keras' Adam.
@@ -15,15 +15,21 @@ import time
 from lab.xla_step import make_xla_step, replaced, suits_xla
 
 SECONDS_PER_CALL = 0.5  # of TensorFlow without a return to Python, which shows progress and sees signals in between
-MASK_VALUES = 12_000_000  # of dropout, drawn at once; 4 bytes each
+MASK_VALUES = 1_600_000  # of dropout, drawn at once; 4 bytes each
 
 
-def fit(model, images, labels, batch_size, seeds, on_steps=lambda done, logs: None, **settings):
-    """Train a compiled model by Keras' `fit`, in a new order of the images each epoch; return Keras' History.
+def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callbacks=()):
+    """Train a compiled model as Keras' `fit` does; every epoch sees each image once, in a new order.
 
-    Args: compiled Keras model; images, uint8 (n, 28, 28), and labels (n,); images per step, of which the last of an
-        epoch takes what is left; keras.random.SeedGenerator of the orders; function, called about twice a second with
-        how many steps of the epoch are done, and their logs; what `fit` takes beside the data
+    Args:
+        model: compiled Keras model, built
+        images, labels: uint8 (n, 28, 28) and (n,)
+        batch_size: images per step; the last step of an epoch takes what is left
+        seeds: keras.random.SeedGenerator of the orders
+        epochs, initial_epoch: int, as for Keras' `fit`
+        callbacks: Keras callbacks; `on_train_batch_end` is called about twice a second, with the step that is done
+
+    Returns: Keras' History
     """
     import keras
     import tensorflow as tf
@@ -32,6 +38,7 @@ def fit(model, images, labels, batch_size, seeds, on_steps=lambda done, logs: No
     model.compute_metrics(None, labels[:1], tf.zeros((1, *model.output_shape[1:])))  # creates the metrics' variables
     xla = suits_xla(model)
     step, variables, dropouts = make_xla_step(model) if xla else (_make_keras_step(model), [], [])
+    images, labels = tf.reshape(images, (-1, *model.input_shape[1:])), tf.cast(labels, tf.int64)
     run_full = _loop(model, step, variables, images, labels, jit_compile=xla)
     run_rest = _loop(model, step, variables, images, labels, jit_compile=False)  # one step is not worth compiling
     full, at_once = len(images) // batch_size * batch_size, 8
@@ -41,9 +48,9 @@ def fit(model, images, labels, batch_size, seeds, on_steps=lambda done, logs: No
     def draw_masks(steps, size):
         return [layer(tf.ones((steps, size, *layer.input.shape[1:])), training=True) for layer in dropouts]
 
-    def run_epoch(iterator):
+    def run_epoch(order):
         nonlocal at_once
-        order, done = next(iterator), 0
+        done = 0
         for run, batches in (run_full, tf.reshape(order[:full], (-1, batch_size))), (run_rest, order[None, full:]):
             first, (steps, size) = 0, batches.shape
             steps_per_draw = min(steps, max(1, MASK_VALUES // mask_values))
@@ -53,25 +60,31 @@ def fit(model, images, labels, batch_size, seeds, on_steps=lambda done, logs: No
                 started, last = time.perf_counter(), min(first + at_once, end)
                 logs = run(batches, masks, tf.constant(first), tf.constant(last))
                 done, first = done + last - first, last
-                on_steps(done, logs)
+                logs = {name: float(value) for name, value in logs.items()}
+                callbacks.on_train_batch_end(done - 1, logs)
                 at_once = max(1, int(at_once * min(2, SECONDS_PER_CALL / (time.perf_counter() - started))))
         return logs
 
-    plain = tf.autograph.experimental.do_not_convert  # conversion would write a file in the temporary folder
-    shuffle = plain(lambda _: keras.random.shuffle(tf.range(len(images)), seed=seeds))
-    model.train_function = run_epoch
+    callbacks = keras.callbacks.CallbackList(callbacks, add_history=True, model=model)
+    model.stop_training = False
     with contextlib.nullcontext() if xla else _fused_adam(model.optimizer):
-        history = model.fit(tf.data.Dataset.range(1).map(shuffle), shuffle=False, verbose=0, **settings)
-    model.train_function = None  # so that a later fit is an ordinary one
-    return history
+        callbacks.on_train_begin()
+        for epoch in range(initial_epoch, epochs):
+            if model.stop_training:
+                break
+            model.reset_metrics()
+            callbacks.on_epoch_begin(epoch)
+            logs = run_epoch(keras.random.shuffle(tf.range(len(images)), seed=seeds))
+            callbacks.on_epoch_end(epoch, logs)
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        callbacks.on_train_end()
+    return model.history
 
 
 def _loop(model, step, variables, images, labels, jit_compile):
     """Return a function that does the steps of some batches of image indices, and returns the metrics so far."""
     import tensorflow as tf
 
-    images = tf.reshape(tf.constant(images), (-1, *model.input_shape[1:]))
-    labels = tf.cast(tf.constant(labels), tf.int64)
     white = tf.constant(255.0)  # as a constant inside the graph, it would become a product with a rounded 1/255
 
     @tf.function(autograph=False, jit_compile=jit_compile)

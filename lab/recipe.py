@@ -87,8 +87,7 @@ def fit(model, images, labels, epochs, batch_size, checkpoint=None):
     history = (checkpoint and checkpoint.restore(state)) or {"accuracy": [], "loss": [], "seconds": []}
     steps = -(-len(images) // batch_size)
     logger = epoch_logger(history, epochs, steps, lambda: checkpoint and checkpoint.save(history, state))
-    settings = {"initial_epoch": len(history["seconds"]), "epochs": epochs, "callbacks": [logger]}
-    fast.fit(model, images, labels, batch_size, shuffle_seeds, logger.on_steps, **settings)
+    fast.fit(model, images, labels, batch_size, shuffle_seeds, epochs, len(history["seconds"]), [logger])
     return history
 
 

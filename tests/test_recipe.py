@@ -81,11 +81,13 @@ def test_progress_counts_real_steps_at_least_once_a_second(splits, monkeypatch):
     recipe.compile_model(model, 0.001)
     seen = []
 
-    def on_steps(done, logs):
+    def on_train_batch_end(batch, logs):
+        done = batch + 1
         seen.append((done, time.perf_counter()))
         time.sleep(0.02 * (done - (seen[-2][0] if len(seen) > 1 and seen[-2][0] < done else 0)))
 
-    fast.fit(model, *splits[0].first(3_210), 32, keras.random.SeedGenerator(0), on_steps, epochs=2)
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=on_train_batch_end)
+    fast.fit(model, *splits[0].first(3_210), 32, keras.random.SeedGenerator(0), 2, callbacks=[callback])
     steps = [done for done, _ in seen]
     assert steps.count(101) == 2
     assert steps[-1] == 101

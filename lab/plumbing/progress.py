@@ -23,13 +23,14 @@ def epoch_logger(history, epochs, steps, after_epoch):
                 print(f"Epoch {epoch + 1}/{epochs}")
                 self.bar = keras.utils.Progbar(steps, stateful_metrics=("accuracy", "loss"))
 
-        def on_steps(self, done, logs):
+        def on_train_batch_end(self, batch, logs=None):
+            done = batch + 1
             if not np.isfinite(logs["loss"]):
                 epoch = len(history["seconds"]) + 1
                 reason = f"training diverged: the loss is {logs['loss']} in epoch {epoch}"
                 raise LabError(f"{reason}; try a smaller --learning-rate")
             if self.bar:
-                self.bar.update(done, [(name, float(value)) for name, value in logs.items()], finalize=done == steps)
+                self.bar.update(done, logs.items(), finalize=done == steps)
 
         def on_epoch_end(self, epoch, logs=None):
             logs = {**logs, "seconds": time.perf_counter() - self.started}
