@@ -9,10 +9,13 @@ All others take Keras' own `train_step` in TensorFlow's executor, with TensorFlo
 """
 
 import contextlib
+import logging
 import math
 import time
 
-from lab.xla_step import make_xla_step, replaced, suits_xla
+from lab.xla_step import make_xla_step, replaced, why_not_xla
+
+logger = logging.getLogger(__name__)
 
 SECONDS_PER_CALL = 0.5  # of TensorFlow without a return to Python, which shows progress and sees signals in between
 MASK_VALUES = 1_600_000  # of dropout, drawn at once; 4 bytes each
@@ -36,7 +39,10 @@ def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callb
 
     model.optimizer.build(model.trainable_variables)
     model.compute_metrics(None, labels[:1], tf.zeros((1, *model.output_shape[1:])))  # creates the metrics' variables
-    xla = suits_xla(model)
+    obstacle = why_not_xla(model)
+    xla = not obstacle
+    if obstacle:
+        logger.info("note: training without XLA, because of %s", obstacle)
     step, variables, dropouts = make_xla_step(model) if xla else (_make_keras_step(model), [], [])
     images, labels = tf.reshape(images, (-1, *model.input_shape[1:])), tf.cast(labels, tf.int64)
     run_full = _loop(model, step, variables, images, labels, jit_compile=xla)

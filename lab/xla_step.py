@@ -15,20 +15,24 @@ LAYERS = {"InputLayer", "Flatten", "Reshape", "Cropping2D", "Dense", "EinsumDens
 LAYERS |= {"Activation", "ReLU", "Softmax"}
 
 
-def suits_xla(model):
-    """Return whether XLA makes the training of a compiled model faster: on a CPU, in float32, of layers known here."""
+def why_not_xla(model):
+    """Return what keeps XLA from making the training of a compiled model faster, as text; None if nothing does."""
     import keras
     import tensorflow as tf
 
-    def suits(layer):
+    optimizer = model.optimizer
+    if tf.config.list_physical_devices("GPU"):
+        return "a GPU"
+    if optimizer.gradient_accumulation_steps or optimizer.use_ema or hasattr(optimizer, "inner_optimizer"):
+        return f"these settings of {type(optimizer).__name__}"
+    for layer in model.layers:
         name = type(layer).__name__
         known = type(layer) is getattr(keras.layers, name, None) and (name in LAYERS or _has_one_channel(layer))
-        plain = layer.compute_dtype == "float32" and not getattr(layer, "noise_shape", None)
-        return known and plain and len(layer._inbound_nodes) == 1  # used once: a Dropout has one mask for a step
-
-    optimizer = model.optimizer
-    averages = optimizer.gradient_accumulation_steps or optimizer.use_ema or hasattr(optimizer, "inner_optimizer")
-    return all(map(suits, model.layers)) and not averages and not tf.config.list_physical_devices("GPU")
+        if layer.compute_dtype != "float32":
+            return layer.compute_dtype
+        if not known or getattr(layer, "noise_shape", None) or len(layer._inbound_nodes) > 1:  # used more than once
+            return f"layer {layer.name}"
+    return None
 
 
 def make_xla_step(model):
