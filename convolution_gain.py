@@ -1,15 +1,14 @@
-"""Experiment 5: how many points one convolution buys, with what uncertainty, and what else contributes to them.
+"""Experiment 5: how many points one convolution buys, with what uncertainty, and of what the gain consists.
 
-On the test set 2.35 [1.92, 2.78], about half of it for locality, nothing significant for the model's size; on the
-training set 5.88 [5.57, 6.19] (results/convolution_gain.md).
-
-Six variants under one recipe, ten seeds each, 60 runs: an hour and a half on two cores. Each run is kept as soon as it
-is done, so that the study can be stopped and started again at any time.
+Eleven variants under one recipe, ten seeds each (five of the largest), 105 runs; docs/plan.md says what each is for.
+Each run is kept as soon as it is done, so that the study can be stopped and started again at any time.
 
 python convolution_gain.py
-python convolution_gain.py --from-results    # the published runs: table, sentence and figures in seconds
+python convolution_gain.py --from-results    # the published runs: tables, sentence and figures in seconds
 python convolution_gain.py --short           # the models of experiments 1 and 2 only, one seed
 """
+
+import math
 
 import numpy as np
 
@@ -21,62 +20,108 @@ from lab.statistics import confusion_counts, mean_interval, row_fractions
 from lab.study import Run, RunKey, Variant, collect_predictions
 
 
-def build_wide():
-    """Return the untrained dense model with 3,485 hidden units, as large as conv: 2,770,585 parameters."""
-    from keras import Input, Sequential, layers
+def model_before_the_head(make_layers):
+    """Return a function that builds a model of these layers, then the very layers of dense (experiment 1)."""
 
-    hidden = [layers.Flatten(), layers.Dense(3485, activation="relu")]
-    return Sequential([Input((28, 28)), *hidden, layers.Dropout(0.2), layers.Dense(10), layers.Softmax()])
+    def build_model():
+        from keras import Input, Sequential, layers
+
+        head = [layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dropout(0.2), layers.Dense(10)]
+        return Sequential([Input((28, 28, 1)), *make_layers(layers), *head, layers.Softmax()])
+
+    return build_model
 
 
-def build_conv_1x1():
-    """Return the untrained conv model with its 26 x 26 x 32 activations, each of one pixel; 2,770,378 parameters."""
-    from keras import Input, Sequential, layers
+def locally_connected(layers):
+    """Return the layers of a 3 x 3 convolution with 32 filters whose every place has weights of its own."""
+    from keras import initializers
 
-    hidden = [layers.Cropping2D(1), layers.Conv2D(32, 1, activation="relu"), layers.Flatten(), layers.Dense(128)]
-    return Sequential([Input((28, 28, 1)), *hidden, layers.Dropout(0.2), layers.Dense(10), layers.Softmax()])
+    def one_pixel_each(shape, dtype=None):
+        return np.eye(9, dtype="float32").reshape(shape)
+
+    patches = layers.Conv2D(9, 3, use_bias=False, kernel_initializer=one_pixel_each, trainable=False)
+    limit = math.sqrt(6 / (9 + 9 * 32))  # Glorot's for the convolution; EinsumDense counts the places as inputs, too
+    uniform = initializers.RandomUniform(-limit, limit)
+    product = {"equation": "bhwk,hwkf->bhwf", "output_shape": (26, 26, 32), "bias_axes": "hwf"}
+    return [patches, layers.EinsumDense(**product, activation="relu", kernel_initializer=uniform)]
+
+
+build_conv = model_before_the_head(lambda layers: [layers.Conv2D(32, 3, activation="relu")])
+build_local = model_before_the_head(locally_connected)
+build_fully_connected = model_before_the_head(lambda layers: [layers.Flatten(), layers.Dense(3033, activation="relu")])
+build_many_units = model_before_the_head(lambda layers: [layers.Flatten(), layers.Dense(21632, activation="relu")])
+build_conv_1x1 = model_before_the_head(lambda layers: [layers.Cropping2D(1), layers.Conv2D(32, 1, activation="relu")])
+build_pooled = model_before_the_head(
+    lambda layers: [layers.Conv2D(32, 3, activation="relu"), layers.MaxPooling2D()],
+)
 
 
 def shuffle_pixels(images, seed):
-    """Return the images after a fixed permutation of their pixels, the same for all images; it destroys locality."""
+    """Return the images after a permutation of their pixels, the same for all images of a seed; it destroys locality."""
     order = np.random.default_rng(seed).permutation(28 * 28)
     return images.reshape(-1, 28 * 28)[:, order].reshape(-1, 28, 28)
 
 
 VARIANTS = {
     "dense": Variant("dense", deep_learning.build_model),
-    "conv": Variant("conv", deep_learning_conv.build_model),
-    "wide": Variant("dense, 3,485 units", build_wide),
-    "conv-1x1": Variant("conv 1 x 1", build_conv_1x1),
-    "conv-shuffled": Variant("conv, shuffled pixels", deep_learning_conv.build_model, shuffle_pixels),
+    "conv-original": Variant("conv, original", deep_learning_conv.build_model),
+    "conv": Variant("conv", build_conv),
+    "fully-connected": Variant("fully connected", build_fully_connected),
+    "local": Variant("local", build_local),
+    "conv-shuffled": Variant("conv, shuffled pixels", build_conv, shuffle_pixels),
+    "local-shuffled": Variant("local, shuffled pixels", build_local, shuffle_pixels),
     "dense-shuffled": Variant("dense, shuffled pixels", deep_learning.build_model, shuffle_pixels),
+    "conv-1x1": Variant("conv 1 x 1", build_conv_1x1),
+    "conv-pooled": Variant("conv, pooled", build_pooled),
+    "fully-connected-21632": Variant("fully connected, 21,632 units", build_many_units),
 }
-# name: which variant minus which; the three contributions add up to the total
-DIFFERENCES = {
-    "total": ("conv", "dense"),
-    "size": ("wide", "dense"),
-    "not isolated": ("conv-shuffled", "wide"),
-    "locality": ("conv", "conv-shuffled"),
-    "conv 1 x 1 against dense": ("conv-1x1", "dense"),
-    "conv against conv 1 x 1": ("conv", "conv-1x1"),
-    "check: dense, shuffled": ("dense-shuffled", "dense"),
+SEEDS, FEWER_SEEDS = 10, {"fully-connected-21632": 5}
+# family: comparison: weights of the variants; each family is corrected by itself (docs/plan.md)
+FAMILIES = {
+    "headline": {
+        "controlled gain: conv - dense": {"conv": 1, "dense": -1},
+        "original comparison: (conv, original) - dense": {"conv-original": 1, "dense": -1},
+        "bridge: conv - (conv, original)": {"conv": 1, "conv-original": -1},
+    },
+    "chain": {
+        "depth and size: fully connected - dense": {"fully-connected": 1, "dense": -1},
+        "shared sparse weights: (conv, shuffled) - fully connected": {"conv-shuffled": 1, "fully-connected": -1},
+        "locality: conv - (conv, shuffled)": {"conv": 1, "conv-shuffled": -1},
+    },
+    "sharing x locality": {
+        "sharing": {"conv": 0.5, "local": -0.5, "conv-shuffled": 0.5, "local-shuffled": -0.5},
+        "locality": {"conv": 0.5, "local": 0.5, "conv-shuffled": -0.5, "local-shuffled": -0.5},
+        "interaction": {"conv": 1, "local": -1, "conv-shuffled": -1, "local-shuffled": 1},
+    },
+    "checks": {
+        "(dense, shuffled) - dense": {"dense-shuffled": 1, "dense": -1},
+        "(conv 1 x 1) - dense": {"conv-1x1": 1, "dense": -1},
+        "(conv, pooled) - conv": {"conv-pooled": 1, "conv": -1},
+        "21,632 units - fully connected": {"fully-connected-21632": 1, "fully-connected": -1},
+    },
 }
-CONTRIBUTIONS = ["size", "not isolated", "locality"]
+CONTROLLED, ORIGINAL, BRIDGE = FAMILIES["headline"]
+COMPARISONS = {name: weights for family in FAMILIES.values() for name, weights in family.items()}
 
 
-def report(runs, test, train, test_labels):
-    """Return all that the runs and their differences on both sets say, in Markdown, the sentence last."""
+def report(runs, found, test_labels):
+    """Return all that the runs and what `compare.estimates` found say, in Markdown, the sentence last."""
     parts = [accuracy_table(runs), run_table(runs)]
-    if test:
-        parts.append(difference_table(runs, test, train, test_labels))
-    if "total" in test:
-        by_class = compare.differences_by_class(runs, DIFFERENCES["total"], test_labels)
-        rows = zip(CLASS_NAMES, map(compare.format_signed_ci, by_class), strict=True)
-        parts.append(compare.markdown_table(["class", "gain in recall, points"], list(rows)))
-        calibration = {name: compare.calibration(runs, name, test_labels) for name in ("dense", "conv")}
-        rows = [[name, *map("{:.4f}".format, errors)] for name, errors in calibration.items()]
+    parts += [compare.estimate_table(family, names, found) for family, names in FAMILIES.items() if found.keys() & names]
+    if CONTROLLED in found:
+        by_class = compare.by_class(runs, ("conv", "dense"), test_labels)
+        adjusted = [compare.holm([each[what].p_value for each in by_class]) for what in (0, 1)]
+        rows = []
+        for name, estimates, *p_values in zip(CLASS_NAMES, by_class, *adjusted, strict=True):
+            columns = [(compare.format_signed_ci(e), compare.format_p(p)) for e, p in zip(estimates, p_values, strict=True)]
+            rows.append([name, *columns[0], *columns[1]])
+        header = ["class: conv - dense", "recall, points", "p (Holm)", "F1, points", "p (Holm)"]
+        parts.append(compare.markdown_table(header, rows))
+        names = [name for name in ("dense", "conv-original", "conv") if name in compare.variant_names(runs)]
+        calibration = {VARIANTS[name].label: compare.calibration(runs, name, test_labels) for name in names}
+        rows = [[label, *map("{:.4f}".format, errors)] for label, errors in calibration.items()]
         header = ["test set", "expected calibration error", "negative log-likelihood"]
-        parts += [compare.markdown_table(header, rows), conclusion(test, train, compare.format_seeds(runs))]
+        parts += [compare.markdown_table(header, rows), conclusion(runs, found)]
     return "\n\n".join(parts)
 
 
@@ -86,65 +131,74 @@ def accuracy_table(runs):
     for name in compare.variant_names(runs):
         means = [compare.format_mean(compare.accuracies(runs, name, split)) for split in ("test", "train")]
         rows.append([VARIANTS[name].label, f"{compare.runs_for(runs, name)[0].record['parameters']:,}", *means])
-    return compare.markdown_table(["variant", "parameters", "test accuracy, %", "training accuracy, %"], rows)
+    header = ["variant, under this recipe", "parameters", "test accuracy, %", "training accuracy, %"]
+    return compare.markdown_table(header, rows)
 
 
 def run_table(runs):
     """Return every run's test accuracy, in Markdown."""
     names = compare.variant_names(runs)
-    seeds = list(dict.fromkeys(str(key.seed) for key in runs))
-    columns = [[f"{accuracy:.2f}" for accuracy in compare.accuracies(runs, name, "test")] for name in names]
-    rows = zip(seeds, *columns, strict=True)
-    return compare.markdown_table(["test accuracy, %: seed", *(VARIANTS[name].label for name in names)], list(rows))
+    seeds = list(dict.fromkeys(key.seed for key in runs))
+    found = {key[:2]: f"{100 * run.record['test']['accuracy']:.2f}" for key, run in runs.items()}
+    rows = [[str(seed), *(found.get((name, seed), "") for name in names)] for seed in seeds]
+    return compare.markdown_table(["test accuracy, %: seed", *(VARIANTS[name].label for name in names)], rows)
 
 
-def difference_table(runs, test, train, test_labels):
-    """Return every difference on both sets with its interval, and in how many seeds it is significant, in Markdown."""
-    rows = []
-    for name in test:
-        p_values = compare.p_values(runs, DIFFERENCES[name], test_labels)
-        pair = " - ".join(VARIANTS[variant].label for variant in DIFFERENCES[name])
-        significant = f"{sum(p < 0.05 for p in p_values)} of {len(p_values)}"
-        intervals = [compare.format_signed_ci(each[name]) for each in (test, train)]
-        rows.append([name, pair, *intervals, significant])
-    header = ["difference", "variants", "test set, points", "training set, points", "seeds with p < 0.05"]
-    return compare.markdown_table(header, rows)
-
-
-def conclusion(test, train, seeds):
+def conclusion(runs, found):
     """Return the conclusion in one sentence."""
-    text = "One 3 x 3 convolution buys {:.2f} points [{:.2f}, {:.2f}] on the test set".format(*test["total"])
-    if test.keys() >= set(CONTRIBUTIONS):
-        size, rest, locality = (compare.format_signed_ci(test[name]) for name in CONTRIBUTIONS)
-        text += f": {locality} for locality, {size} for size, and {rest} for differences not isolated by a control"
-    text += "; on the training set it buys {:.2f} [{:.2f}, {:.2f}]".format(*train["total"])
-    return f"{text} ({seeds})."
+    text = "One 3 x 3 convolution in front of the same head buys {:.2f} points [{:.2f}, {:.2f}] on the test set"
+    text = text.format(*found[CONTROLLED][0])
+    if found.keys() >= set(FAMILIES["chain"]):
+        parts = [f"{compare.format_signed_ci(found[name][0])} for {name.split(':')[0]}" for name in FAMILIES["chain"]]
+        text += f": {', '.join(parts)}"
+    if ORIGINAL in found:
+        original, bridge = (compare.format_signed_ci(found[name][0]) for name in (ORIGINAL, BRIDGE))
+        text += f". The original comparison gives {original}, because its conv model lacks a ReLU, which costs {bridge}"
+    pairs = [compare.accuracies(runs, name, "test") for name in ("conv", "dense")]
+    text += f". A run of conv is better than a run of dense in {compare.probability_of_superiority(*pairs):.0%} of all"
+    return f"{text} pairs ({compare.format_seeds(runs)})."
 
 
-def plot_gain(runs, test, train):
-    """Draw every run's test accuracy, and the gain on both sets with its contributions. Returns: matplotlib Figure"""
+def plot_chain(runs, found):
+    """Draw the chain from dense to conv as steps with their intervals, and the original comparison below. Returns: Figure"""
+    import matplotlib.pyplot as plt
+
+    means = {name: np.mean(compare.accuracies(runs, name, "test")) for name in compare.variant_names(runs)}
+    figure, ax = plt.subplots(figsize=(9.5, 4.2), layout="constrained")
+    steps = [(name, "0.75") for name in FAMILIES["chain"]] + [(CONTROLLED, "0.35"), (ORIGINAL, "white")]
+    for row, (name, color) in enumerate(steps):
+        (end, _), (start, _) = FAMILIES["chain"].get(name, FAMILIES["headline"].get(name)).items()
+        mean, low, high, _ = found[name][0]
+        ax.barh(row, means[end] - means[start], left=means[start], color=color, edgecolor="black", height=0.6)
+        error = [[mean - low], [high - mean]]
+        ax.errorbar(means[end], row, xerr=error, fmt="none", ecolor="black", capsize=4)
+        ax.annotate(compare.format_signed_ci(found[name][0]), (max(means[start], means[end]), row), (14, 0), va="center",
+                    textcoords="offset points")
+        if row < 2:
+            ax.plot([means[end]] * 2, [row + 0.3, row + 0.7], "k-", linewidth=1)
+    labels = [name.replace(": ", "\n") for name, _ in steps]
+    ax.set_yticks(range(len(steps)), labels)
+    ax.invert_yaxis()
+    ax.axhline(2.5, color="0.7", linewidth=1)
+    ax.axhline(3.5, color="0.7", linewidth=1)
+    ax.margins(x=0.25)
+    ax.set(xlabel=f"test accuracy, %: mean over {compare.format_seeds(runs)}; differences in points with 95% interval")
+    return figure
+
+
+def plot_runs(runs):
+    """Draw every run's test accuracy, and each variant's mean with its interval. Returns: matplotlib Figure"""
     import matplotlib.pyplot as plt
     import seaborn
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained", width_ratios=(1.15, 1))
+    figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
     for row, name in enumerate(compare.variant_names(runs)):
         values = compare.accuracies(runs, name, "test")
-        seaborn.stripplot(x=values, y=[VARIANTS[name].label] * len(values), color="0.55", size=4, ax=left)
+        seaborn.stripplot(x=values, y=[VARIANTS[name].label] * len(values), color="0.55", size=4, ax=ax)
         if len(values) > 1:
             mean, low, high = mean_interval(values)
-            left.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="kD", capsize=4, markersize=5)
-    left.set(xlabel="test accuracy, %: a dot per seed, mean with 95% interval", ylabel="")
-    names = [name for name in ("total", *CONTRIBUTIONS) if name in test]
-    for label, differences, shift, fill in (("test set", test, -0.12, "black"), ("training set", train, 0.12, "white")):
-        means, lows, highs = np.transpose([differences[name] for name in names])
-        xerr, style = [means - lows, highs - means], {"markerfacecolor": fill, "capsize": 4, "label": label}
-        right.errorbar(means, np.arange(len(names)) + shift, xerr=xerr, fmt="ko", **style)
-    right.axvline(0, color="0.7", linewidth=1)
-    pairs = [" - ".join(VARIANTS[variant].label for variant in DIFFERENCES[name]) for name in names]
-    right.set_yticks(range(len(names)), [f"{name}\n({pair})" for name, pair in zip(names, pairs, strict=True)])
-    right.invert_yaxis()
-    right.set(xlabel="difference in accuracy, points, with 95% interval")
-    right.legend(frameon=False)
+            ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="kD", capsize=4, markersize=5)
+    ax.set(xlabel="test accuracy, %: a dot per seed, mean with 95% interval", ylabel="")
     return figure
 
 
@@ -161,8 +215,8 @@ def plot_confusion_difference(runs, test_labels):
 
 
 def short_runs(options):
-    """Return one run each of dense and conv, from the models of experiments 1 and 2, loaded or trained."""
-    scripts = {"dense": deep_learning, "conv": deep_learning_conv}
+    """Return one run each of dense and of the original conv, the models of experiments 1 and 2, loaded or trained."""
+    scripts = {"dense": deep_learning, "conv-original": deep_learning_conv}
     trained = {name: cli.load_or_train(script, options) for name, script in scripts.items()}
     train_split, test_split = load_data(options.data_dir)
     splits = train_split.first(options.recipe.train_images), test_split.first(options.recipe.test_images)
@@ -174,19 +228,23 @@ def short_runs(options):
 
 def main(argv=None):
     """Do the runs that are missing; print tables and conclusion, draw the figures."""
-    flags = cli.study_parser(__doc__, VARIANTS, seeds=10)
+    flags = cli.study_parser(__doc__, VARIANTS, seeds=SEEDS)
     flags.add_argument("--short", action="store_true", help="the models of experiments 1 and 2, one seed, no figures")
     options = cli.parse(flags, argv)
     if options.short and (options.save or options.cluster or options.jobs or options.from_results):
         flags.error("argument --short: not with the flags of a study")
     path = None if options.short else figures.path_to_save(options, "convolution_gain.png")
-    runs = short_runs(options) if options.short else cli.study_runs("convolution_gain", options)
+    if options.short:
+        runs = short_runs(options)
+    else:
+        runs = cli.study_runs("convolution_gain", options, at_most=FEWER_SEEDS)
     test_labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
-    test, train = (compare.differences(runs, DIFFERENCES, split, test_labels) for split in ("test", "train"))
-    if "total" in test and not options.short:
-        figures.save(plot_gain(runs, test, train), path)
+    found = compare.estimates(runs, COMPARISONS, test_labels)
+    if found.keys() >= {*FAMILIES["chain"], *FAMILIES["headline"]}:
+        figures.save(plot_chain(runs, found), path)
+        figures.save(plot_runs(runs), path and path.with_stem(f"{path.stem}_runs"))
         figures.save(plot_confusion_difference(runs, test_labels), path and path.with_stem(f"{path.stem}_by_class"))
-    print(report(runs, test, train, test_labels))
+    print(report(runs, found, test_labels))
     if not options.short:
         figures.show()
 

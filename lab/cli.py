@@ -96,15 +96,19 @@ def given_or_trained_model(script, options):
     return model
 
 
-def study_runs(script, options, arms=None, retrain=None):
+def study_runs(script, options, arms=None, retrain=None, at_most=None):
     """Return the runs that a study's flags ask for, done if they are missing; as `lab.study.run_study`.
 
     Args: name of the script's module; options, as from `parse`; (variant, recipe) pairs, by default the options'
-        variants with their recipe; `retrain` instead of the options'
+        variants with their recipe; `retrain` instead of the options'; dict of how many seeds a variant has at most
     """
     arms = arms or [(name, options.recipe) for name in options.variants]
-    seeds = range(options.seed, options.seed + options.seeds)
-    plan = [study.RunKey(name, seed, recipe) for seed in seeds for name, recipe in arms]
+    plan = [
+        study.RunKey(name, options.seed + n, recipe)
+        for n in range(options.seeds)
+        for name, recipe in arms
+        if n < (at_most or {}).get(name, options.seeds)
+    ]
     folder = script.rpartition(".")[2]
     if options.from_results:
         return study.published_runs(script, plan, RESULTS / folder)

@@ -5,7 +5,15 @@
 
 import numpy as np
 
-from lab.statistics import crossed_interval, expected_calibration_error, mcnemar_exact, mean_interval
+from lab.statistics import (
+    crossed_estimate,
+    expected_calibration_error,
+    f1_contributions,
+    holm,
+    mean_estimate,
+    mean_interval,
+    probability_of_superiority,
+)
 
 
 def runs_for(runs, variant):
@@ -23,45 +31,51 @@ def accuracies(runs, variant, split):
     return [100 * run.record[split]["accuracy"] for run in runs_for(runs, variant)]
 
 
-def is_correct(runs, variant, split, test_labels):
-    """Return whether a variant's prediction is correct for each image of a split, bool (seeds, images)."""
-    found = runs_for(runs, variant)
-    if split == "test":
-        return np.stack([run.arrays["predicted"] == test_labels for run in found])
-    return np.stack([np.unpackbits(run.arrays["train_correct"], count=run.record["train"]["n"]) == 1 for run in found])
+def is_correct(runs, variant, test_labels):
+    """Return whether a variant's prediction is correct for each test image, bool (seeds, images)."""
+    return np.stack([run.arrays["predicted"] == test_labels for run in runs_for(runs, variant)])
 
 
-def differences(runs, pairs, split, test_labels):
-    """Return the difference in accuracy of pairs of variants, in percentage points, with its 95% interval.
+def estimates(runs, comparisons, test_labels):
+    """Return how variants compare in accuracy, in percentage points, on the test set and on the training set.
 
-    Args: dict of (variant, variant subtracted) by name, of which those without runs are left out; split; test labels
-    Returns: dict of (mean, low, high) by name, as `lab.statistics.crossed_interval`
+    Test images are a sample, as seeds are: `lab.statistics.crossed_estimate`. The training set is all that the model was
+    fitted to: its intervals are Student's over seeds. Variants with different numbers of seeds share the first of them.
+
+    Args: dict of {variant: weight} by name, for example {"conv": 1, "dense": -1}; those without runs are left out
+    Returns: dict of (test, training) Estimate by name
     """
-    correct = {name: is_correct(runs, name, split, test_labels).astype(np.int8) for name in variant_names(runs)}
-    return {
-        name: 100 * np.array(crossed_interval(correct[first] - correct[second]))
-        for name, (first, second) in pairs.items()
-        if {first, second} <= correct.keys()
-    }
+    correct = {name: is_correct(runs, name, test_labels).astype(np.int8) for name in variant_names(runs)}
+    train = {name: np.array(accuracies(runs, name, "train")) for name in correct}
+    found = {}
+    for name, weights in comparisons.items():
+        if weights.keys() <= correct.keys():
+            seeds = min(len(correct[variant]) for variant in weights)
+            on_test = sum(100 * weight * correct[variant][:seeds] for variant, weight in weights.items())
+            on_train = sum(weight * train[variant][:seeds] for variant, weight in weights.items())
+            found[name] = crossed_estimate(on_test), mean_estimate(on_train)
+    return found
 
 
-def differences_by_class(runs, pair, test_labels):
-    """Return the difference in recall of each class between two variants: float (10, 3), mean, low and high."""
-    first, second = (is_correct(runs, name, "test", test_labels).astype(np.int8) for name in pair)
-    return 100 * np.array([crossed_interval((first - second)[:, test_labels == c]) for c in range(10)])
-
-
-def p_values(runs, pair, test_labels):
-    """Return for each seed the p-value of McNemar's exact test on the test images."""
-    first, second = (is_correct(runs, name, "test", test_labels) for name in pair)
-    return [mcnemar_exact(int((a & ~b).sum()), int((b & ~a).sum())) for a, b in zip(first, second, strict=True)]
+def by_class(runs, pair, test_labels):
+    """Return by how many points two variants differ in recall and in F1, for each class: (recall, F1) Estimates."""
+    first, second = (np.stack([run.arrays["predicted"] for run in runs_for(runs, name)]) for name in pair)
+    found = []
+    for label in range(10):
+        hits = [(predicted == label)[:, test_labels == label].astype(np.int8) for predicted in (first, second)]
+        (score, added), (other_score, other_added) = (
+            f1_contributions(test_labels, predicted, label) for predicted in (first, second)
+        )
+        f1_difference = score - other_score + added - other_added
+        found.append((crossed_estimate(100 * (hits[0] - hits[1])), crossed_estimate(100 * f1_difference)))
+    return found
 
 
 def calibration(runs, variant, test_labels):
     """Return expected calibration error and negative log-likelihood (nats) on the test set, means over seeds."""
     found = runs_for(runs, variant)
     confidences = [run.arrays["confidence"].astype(np.float64) for run in found]
-    errors = map(expected_calibration_error, confidences, is_correct(runs, variant, "test", test_labels))
+    errors = map(expected_calibration_error, confidences, is_correct(runs, variant, test_labels))
     return float(np.mean(list(errors))), -float(np.mean([run.arrays["log_probability"] for run in found], dtype=float))
 
 
@@ -78,9 +92,28 @@ def format_mean(values):
     return "{1:.2f} ± {0:.2f} [{2:.2f}, {3:.2f}]".format(np.std(values, ddof=1), *mean_interval(values))
 
 
+def estimate_table(family, names, found):
+    """Return a family of comparisons as a Markdown table, its p-values adjusted by Holm's method.
+
+    Args: title of the family; comparisons by name, as `estimates` takes them; what `estimates` returns
+    """
+    names = [name for name in names if name in found]
+    adjusted = holm([found[name][0].p_value for name in names])
+    rows = [
+        [name, format_signed_ci(found[name][0]), format_p(p_value), format_signed_ci(found[name][1])]
+        for name, p_value in zip(names, adjusted, strict=True)
+    ]
+    return markdown_table([family, "test set, points", "p (Holm)", "training set, points"], rows)
+
+
+def format_p(p_value):
+    """Return a p-value as text."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
 def format_signed_ci(interval):
     """Return (mean, low, high) as text, with signs."""
-    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*interval)
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*interval[:3])
 
 
 def format_ci(interval):

@@ -3,6 +3,7 @@
 import math
 import statistics
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,17 +37,37 @@ def wilson_interval(successes, n, confidence=0.95):
     return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
-def mean_interval(values, confidence=0.95):
-    """Return mean, low and high of Student's t interval for the mean of at least two values (Student 1908,
-    doi:10.2307/2331554).
-    """
-    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
-    half_width = t_quantile((1 + confidence) / 2, len(values) - 1) * error
-    return mean, mean - half_width, mean + half_width
+def mean_estimate(values, confidence=0.95):
+    """Return the Estimate of the mean of at least two values (Student 1908, doi:10.2307/2331554)."""
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return t_estimate(statistics.fmean(values), error, len(values) - 1, confidence)
 
 
-def crossed_interval(differences, confidence=0.95):
-    """Return mean, low and high of paired differences that vary by seed and by image, both random and crossed.
+def mean_interval(values):
+    """Return mean, low and high of the 95% interval of `mean_estimate`."""
+    return mean_estimate(values)[:3]
+
+
+class Estimate(NamedTuple):
+    """A mean with its confidence interval, and the two-sided p-value that the true mean is 0."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+def t_estimate(mean, standard_error, degrees, confidence=0.95):
+    """Return the Estimate of a mean by Student's t distribution."""
+    if not standard_error:
+        return Estimate(mean, mean, mean, float(mean == 0))
+    half_width = t_quantile((1 + confidence) / 2, degrees) * standard_error
+    p_value = 2 * (1 - t_distribution(abs(mean) / standard_error, degrees))
+    return Estimate(mean, mean - half_width, mean + half_width, p_value)
+
+
+def crossed_estimate(differences, confidence=0.95):
+    """Return the Estimate of the mean of differences that vary by seed and by image, both random and crossed.
 
     The variance of the mean is (MS_seed + MS_image - MS_residual) / (seeds x images), from the mean squares of a
     two-way layout with one value per cell; it takes both another draw of seeds and another draw of images into account.
@@ -69,11 +90,41 @@ def crossed_interval(differences, confidence=0.95):
         terms += [(seed_squares / (seeds - 1), seeds - 1), (-max(0.0, residual_squares) / degrees, degrees)]
     # at least as much as without a variance between images, whose estimate may be negative
     variance = max(sum(square for square, _ in terms), terms[-2][0] if seeds > 1 else 0.0)
-    if not variance:
-        return mean, mean, mean
-    degrees = variance**2 / sum(square**2 / degrees for square, degrees in terms)
-    half_width = t_quantile((1 + confidence) / 2, degrees) * math.sqrt(variance / (seeds * images))
-    return mean, mean - half_width, mean + half_width
+    degrees = variance**2 / sum(square**2 / degrees for square, degrees in terms) if variance else 1
+    return t_estimate(mean, math.sqrt(variance / (seeds * images)), degrees, confidence)
+
+
+def holm(p_values):
+    """Return the p-values of a family of tests adjusted for their number (Holm 1979, jstor.org/stable/4615733)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def probability_of_superiority(first, second):
+    """Return for what share of all pairs the first value is higher, ties counted half (Bouthillier et al. 2021, arXiv
+    2103.03098).
+    """
+    first, second = np.asarray(first)[:, None], np.asarray(second)[None]
+    return float((first > second).mean() + (first == second).mean() / 2)
+
+
+def f1_contributions(actual, predicted, label):
+    """Return the F1 score of a class over all seeds, and what each image adds to it in each seed.
+
+    F1 is a ratio of sums over images, 2 TP / (2 TP + FP + FN). Its linearization (the delta method; Cochran 1977,
+    Sampling Techniques, 6.3) is a sum over images, so that the variance of F1 is that of a mean.
+
+    Args: classes, actual (images,) and predicted (seeds, images)
+    Returns: float, and float (seeds, images) whose mean is 0
+    """
+    is_actual, is_predicted = actual == label, predicted == label
+    hits = 2.0 * (is_actual & is_predicted)
+    counts = is_actual.astype(float) + is_predicted
+    score = hits.mean() / counts.mean()
+    return score, (hits - score * counts) / counts.mean()
 
 
 def t_quantile(probability, degrees):

@@ -31,22 +31,19 @@ logger = logging.getLogger(__name__)
 
 
 def collect_predictions(model, train_split, test_split):
-    """Return what a trained model predicts for all images that its run uses, a dict of arrays.
+    """Return what a trained model predicts for the n test images of its run, a dict of arrays.
 
-    For the n test images: `predicted` class, uint8 (n,); `log_probability` of the actual class and `confidence`, the
-    probability of the predicted class, float16 (n,). For the training images: `train_correct`, whether the prediction
-    is correct, as bits (numpy.packbits).
+    `predicted` class, uint8 (n,); `log_probability` of the actual class and `confidence`, the probability of the
+    predicted class, float16 (n,).
     """
     probabilities = predict(model, test_split.images)
     predicted = probabilities.argmax(axis=1).astype(np.uint8)
     each = np.arange(len(predicted))
     actual = np.maximum(probabilities[each, test_split.labels], np.finfo(np.float32).tiny)
-    train_correct = predict(model, train_split.images).argmax(axis=1) == train_split.labels
     return {
         "predicted": predicted,
         "log_probability": np.log(actual).astype(np.float16),
         "confidence": probabilities[each, predicted].astype(np.float16),
-        "train_correct": np.packbits(train_correct),
     }
 
 
