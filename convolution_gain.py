@@ -15,7 +15,7 @@ import numpy as np
 import deep_learning
 import deep_learning_conv
 from lab import cli, compare, figures
-from lab.data import CLASS_NAMES, load_data, load_test_data
+from lab.data import CLASS_NAMES, load_test_data
 from lab.statistics import confusion_counts, mean_interval, row_fractions
 from lab.study import Run, RunKey, Variant, collect_predictions
 
@@ -218,10 +218,9 @@ def short_runs(options):
     """Return one run each of dense and of the original conv, the models of experiments 1 and 2, loaded or trained."""
     scripts = {"dense": deep_learning, "conv-original": deep_learning_conv}
     trained = {name: cli.load_or_train(script, options) for name, script in scripts.items()}
-    train_split, test_split = load_data(options.data_dir)
-    splits = train_split.first(options.recipe.train_images), test_split.first(options.recipe.test_images)
+    test_split = load_test_data(options.data_dir).first(options.recipe.test_images)
     return {
-        RunKey(name, options.seed, options.recipe): Run(record, collect_predictions(model, *splits))
+        RunKey(name, options.seed, options.recipe): Run(record, collect_predictions(model, test_split))
         for name, (model, record) in trained.items()
     }
 

@@ -97,19 +97,19 @@ UNITS |= {"scale": "factor", "contrast": "factor"}
 HEADLINE_STRENGTHS = {"shift": 2, "rotation": 15, "scale": 0.79, "blur": 1, "noise": 32, "contrast": 0.5}
 
 
-def collect_robustness(model, train_split, test_split):
+def collect_robustness(model, test_split, prepare):
     """Return for each corruption, at each of s strengths, `correct`, for how many views of each of n test images the
     prediction is correct, uint8 (s, n); `views`, how many views there are, uint8 (s,); and `consistency`, the fraction
     of them with the prediction for the clean image, float (s,).
     """
     images, labels = test_split
-    clean = predict(model, images).argmax(axis=1)
+    clean = predict(model, prepare(images)).argmax(axis=1)
     arrays = {}
     for name, corruption in CORRUPTIONS.items():
         correct, views, consistency = [], [], []
         for strength in corruption.strengths:
             corrupted = [images] if strength == corruption.identity else corruption.function(images, strength)
-            predicted = np.stack([predict(model, view).argmax(axis=1) for view in corrupted])
+            predicted = np.stack([predict(model, prepare(view)).argmax(axis=1) for view in corrupted])
             correct.append((predicted == labels).sum(axis=0))
             views.append(len(predicted))
             consistency.append((predicted == clean).mean())

@@ -36,17 +36,16 @@ def select_balanced(n):
     return select
 
 
-def collect_predicted(model, train_split, test_split):
+def collect_predicted(model, test_split, prepare):
     """Return the predicted class of each test image only."""
-    return {"predicted": collect_predictions(model, train_split, test_split)["predicted"]}
+    return {"predicted": collect_predictions(model, test_split, prepare)["predicted"]}
 
 
-MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "wide", "conv-shuffled")}
+MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected", "conv-shuffled")}
 NAMES = {(model, n): f"{model}-{n}" for n in SIZES for model in MODELS}
 VARIANTS = {
     name: replace(MODELS[model], select_train=select_balanced(n), collect=collect_predicted)
     for (model, n), name in NAMES.items()
-    if n < SIZES[-1]
 }
 
 
@@ -65,28 +64,31 @@ def accuracies(runs, model):
 def data_multiplier(sizes, ours, theirs):
     """Return how many times the data theirs needs to be as accurate as ours, at each size: mean, low and high, or None.
 
-    Read for each seed off a line through theirs over the logarithm of the size; the interval is Student's t of the
-    logarithm. If ours is significantly beyond theirs at any size, mean and high are infinite and low is how far theirs
-    was tried. Otherwise None if a seed is out of reach. Args: sizes; accuracies of two models, float (seeds, sizes)
+    The mean is read off a line through the mean accuracies of theirs over the logarithm of the size. The interval comes
+    from the difference to that line, its slope taken as known (the delta method): that difference varies by seed and by
+    image, as in `lab.statistics.crossed_estimate`. If ours is significantly beyond theirs at any size, mean and high are
+    infinite and low is how far theirs was tried. None if ours is out of reach otherwise.
+
+    Args: sizes; whether two models are correct, (sizes, seeds, images)
     """
-    multipliers = []
-    rising = np.maximum.accumulate(theirs, axis=1)
-    for n, column in zip(sizes, ours.T, strict=True):
-        beyond = column - rising[:, -1]
-        if len(beyond) > 1 and n < sizes[-1] and mean_interval(beyond)[1] > 0:
+    multipliers, places = [], np.log(sizes)
+    rising = np.maximum.accumulate(theirs.mean(axis=(1, 2)))
+    for n, correct in zip(sizes, ours, strict=True):
+        value = correct.mean()
+        beyond = crossed_estimate(correct.astype(np.int8) - theirs[-1])
+        if n < sizes[-1] and beyond.low > 0:
             multipliers.append((np.inf, sizes[-1] / n, np.inf))
-        elif len(beyond) < 2 or (beyond > 0).any() or (column < theirs[:, 0]).any():
+        elif not rising[0] <= value <= rising[-1]:
             multipliers.append(None)
         else:
-            needed = [first_crossing(np.log(sizes), *each) for each in zip(rising, column, strict=True)]
-            multipliers.append(tuple(np.exp(mean_interval(np.array(needed) - np.log(n)))))
+            k = max(1, np.searchsorted(rising, value))  # the first size at which theirs is as accurate
+            share = (value - rising[k - 1]) / (rising[k] - rising[k - 1])
+            slope = (rising[k] - rising[k - 1]) / (places[k] - places[k - 1])
+            line = (1 - share) * theirs[k - 1] + share * theirs[k]
+            mean, low, high, _ = crossed_estimate((correct - line) / slope)
+            center = places[k - 1] + share * (places[k] - places[k - 1]) - np.log(n)
+            multipliers.append(tuple(np.exp([center, center + low - mean, center + high - mean])))
     return multipliers
-
-
-def first_crossing(x, rising, value):
-    """Return where a line through points that never fall first reaches a value."""
-    steps = np.append(True, np.diff(rising) > 0)
-    return np.interp(value, rising[steps], x[steps])
 
 
 def gains(runs, test_labels):

@@ -29,7 +29,18 @@ class Split(NamedTuple):
 
     def first(self, n):
         """Return the first n images with their labels."""
-        return Split(self.images[:n], self.labels[:n])
+        return self.at(slice(n))
+
+    def at(self, indices):
+        """Return the images of these indices with their labels."""
+        return Split(self.images[indices], self.labels[indices])
+
+    def hold_out(self, fraction, seed):
+        """Return two Splits: the rest, and a fraction of each class, chosen by the seed."""
+        order = np.random.default_rng(seed).permutation(len(self.labels))
+        by_class = [order[self.labels[order] == label] for label in range(len(CLASS_NAMES))]
+        held_out = np.concatenate([each[: round(fraction * len(each))] for each in by_class])
+        return self.at(np.setdiff1d(order, held_out)), self.at(np.sort(held_out))
 
 
 def load_data(data_dir=None):

@@ -21,7 +21,7 @@ SECONDS_PER_CALL = 0.5  # of TensorFlow without a return to Python, which shows 
 MASK_VALUES = 1_600_000  # of dropout, drawn at once; 4 bytes each
 
 
-def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callbacks=()):
+def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callbacks=(), validate=dict):
     """Train a compiled model as Keras' `fit` does; every epoch sees each image once, in a new order.
 
     Args:
@@ -31,6 +31,7 @@ def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callb
         seeds: keras.random.SeedGenerator of the orders
         epochs, initial_epoch: int, as for Keras' `fit`
         callbacks: Keras callbacks; `on_train_batch_end` is called about twice a second, with the step that is done
+        validate: function to a dict that is added to the logs of an epoch
 
     Returns: Keras' History
     """
@@ -81,7 +82,7 @@ def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callb
             model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             logs = run_epoch(keras.random.shuffle(tf.range(len(images)), seed=seeds))
-            callbacks.on_epoch_end(epoch, logs)
+            callbacks.on_epoch_end(epoch, {**logs, **validate()})
         model.optimizer.finalize_variable_values(model.trainable_variables)
         callbacks.on_train_end()
     return model.history

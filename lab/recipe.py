@@ -22,7 +22,8 @@ class Recipe:
     """The values of a training, beside its model and its seed; flags may change them.
 
     `precision` is that of the arithmetic, "float32" or "bfloat16"; weights and class probabilities are always float32.
-    `threads` decides the last bits of the weights, and so is the same on every machine.
+    `threads` decides the last bits of the weights, and so is the same on every machine. With a `validation_fraction`,
+    so much of the training images is held out and decides, instead of `epochs`, when to stop: see `fit`.
     """
 
     epochs: int = 5
@@ -30,6 +31,7 @@ class Recipe:
     learning_rate: float = 0.001
     precision: str = "float32"
     threads: int = 2
+    validation_fraction: float = 0.0
     train_images: int = 60_000
     test_images: int = 10_000
 
@@ -68,15 +70,20 @@ def compile_model(model, learning_rate, optimizer="adam", loss="sparse_categoric
     model.compile(optimizer=optimizer, loss=loss, metrics=[metric])
 
 
-def fit(model, images, labels, epochs, batch_size, checkpoint=None):
+def fit(model, images, labels, epochs, batch_size, checkpoint=None, validation=None):
     """Train a compiled model; every epoch sees each image once, in a new order, its pixels scaled to [0, 1].
+
+    With a validation set, training stops when its loss has not improved for 3 epochs and 600 steps, at the latest after
+    20 epochs and 9,375 steps, whichever is longer; the weights of the best epoch are the result. Small training sets
+    need many epochs, large ones few.
 
     Args:
         images, labels: uint8 (n, 28, 28) and (n,)
         epochs, batch_size: int
         checkpoint: lab.plumbing.results.Checkpoint, which saves the state after each epoch and may restore one
+        validation: lab.data.Split; without one, training takes all epochs
 
-    Returns: dict of lists `accuracy`, `loss` and `seconds`, a value for each epoch
+    Returns: dict of lists `accuracy`, `loss` and `seconds`, with a validation set `val_loss`; a value for each epoch
     Raises: LabError, the loss is not finite.
     """
     import keras
@@ -85,9 +92,18 @@ def fit(model, images, labels, epochs, batch_size, checkpoint=None):
     model.optimizer.build(model.trainable_variables)
     state = [*model.variables, *model.optimizer.variables, shuffle_seeds.state]
     history = (checkpoint and checkpoint.restore(state)) or {"accuracy": [], "loss": [], "seconds": []}
-    steps = -(-len(images) // batch_size)
+    steps, stopping, validate = -(-len(images) // batch_size), [], dict
+    if validation:
+        history["val_loss"], epochs = [], max(20, -(-9_375 // steps))
+        patience = max(3, -(-600 // steps))
+        stopping = [keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True)]
+
+        def validate():
+            return {"val_loss": evaluate(model, *validation)["loss"]}
+
     logger = epoch_logger(history, epochs, steps, lambda: checkpoint and checkpoint.save(history, state))
-    fast.fit(model, images, labels, batch_size, shuffle_seeds, epochs, len(history["seconds"]), [logger])
+    callbacks = [logger, *stopping]
+    fast.fit(model, images, labels, batch_size, shuffle_seeds, epochs, len(history["seconds"]), callbacks, validate)
     return history
 
 
@@ -113,7 +129,9 @@ def train(build_model, recipe, seed, train_split, test_split):
     Returns: model, history, scores: the trained Keras model, as `fit`, and as `evaluate` for "train" and "test"
     Raises: LabError, the loss is not finite.
     """
-    model = initialize_model(build_model, recipe, seed)
+    model, validation = initialize_model(build_model, recipe, seed), None
     compile_model(model, recipe.learning_rate)
-    history = fit(model, *train_split, recipe.epochs, recipe.batch_size)
+    if recipe.validation_fraction:
+        train_split, validation = train_split.hold_out(recipe.validation_fraction, seed)
+    history = fit(model, *train_split, recipe.epochs, recipe.batch_size, validation=validation)
     return model, history, {"train": evaluate(model, *train_split), "test": evaluate(model, *test_split)}

@@ -5,6 +5,7 @@ study that is started again does only the runs that are missing. A run's file na
 it (lab/reuse.py), so that a run is never mistaken for one of another recipe, code, model or library.
 """
 
+import functools
 import importlib
 import io
 import json
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lab.data import Split, digests, load_data
+from lab.data import digests, load_data
 from lab.plumbing.errors import LabError
 from lab.plumbing.executors import run_tasks, serve_task
 from lab.plumbing.files import atomic_write, require_writable
@@ -30,13 +31,18 @@ from lab.recipe import Recipe, initialize_model, predict, train
 logger = logging.getLogger(__name__)
 
 
-def collect_predictions(model, train_split, test_split):
-    """Return what a trained model predicts for the n test images of its run, a dict of arrays.
+def unchanged(images):
+    """Return the images as they are."""
+    return images
+
+
+def collect_predictions(model, test_split, prepare=unchanged):
+    """Return what a trained model predicts for n test images, after `prepare` has changed them; a dict of arrays.
 
     `predicted` class, uint8 (n,); `log_probability` of the actual class and `confidence`, the probability of the
     predicted class, float16 (n,).
     """
-    probabilities = predict(model, test_split.images)
+    probabilities = predict(model, prepare(test_split.images))
     predicted = probabilities.argmax(axis=1).astype(np.uint8)
     each = np.arange(len(predicted))
     actual = np.maximum(probabilities[each, test_split.labels], np.finfo(np.float32).tiny)
@@ -55,7 +61,7 @@ class Variant:
     build_model: Callable  # as `lab.recipe.initialize_model`
     transform: Callable | None = None  # (images uint8 (n, 28, 28) of either split, seed) -> as many
     select_train: Callable | None = None  # (training labels, how many, seed) -> indices of so many images to train on
-    collect: Callable = collect_predictions  # (trained model, training Split, test Split) -> dict of arrays to keep
+    collect: Callable = collect_predictions  # (trained model, test Split, transform of images) -> dict of arrays to keep
     settings: dict = field(default_factory=dict)  # what the variant was made with, for tables and axes
 
 
@@ -158,7 +164,8 @@ def published_runs(script, plan, folder):
 def _describe_run(variant, key, splits):
     images = digests()
     if variant.select_train or variant.transform:
-        images = arrays_digest([array for split in _select_data(variant, key, splits) for array in split])
+        selected, prepare = _select_data(variant, key, splits)
+        images = arrays_digest([array for split in selected for array in (prepare(split.images), split.labels)])
     training = describe_training(initialize_model, variant.build_model, train, key.recipe, key.seed, images)
     return {**training, **_describe_run_code(variant)}
 
@@ -168,15 +175,12 @@ def _describe_run_code(variant):
 
 
 def _select_data(variant, key, splits):
-    """Return the training and the test split as the run of a variant gets them."""
+    """Return the training and the test split of a run, and the function that changes their images for its model."""
     train_split, test_split = splits
     if variant.select_train:
-        chosen = variant.select_train(train_split.labels, key.recipe.train_images, key.seed)
-        train_split = Split(train_split.images[chosen], train_split.labels[chosen])
-    splits = train_split.first(key.recipe.train_images), test_split.first(key.recipe.test_images)
-    if variant.transform:
-        splits = [Split(variant.transform(split.images, key.seed), split.labels) for split in splits]
-    return splits
+        train_split = train_split.at(variant.select_train(train_split.labels, key.recipe.train_images, key.seed))
+    prepare = functools.partial(variant.transform, seed=key.seed) if variant.transform else unchanged
+    return (train_split.first(key.recipe.train_images), test_split.first(key.recipe.test_images)), prepare
 
 
 def _do_run(task):
@@ -187,11 +191,12 @@ def _do_run(task):
     changed = differing_parts(task["made_of"], _describe_run(variant, key, splits))
     if changed:
         raise LabError(f"{socket.gethostname()} has different {', '.join(changed)}; bring its project up to date")
-    splits = _select_data(variant, key, splits)
-    model, history, scores = train(variant.build_model, key.recipe, key.seed, *splits)
+    selected, prepare = _select_data(variant, key, splits)
+    prepared = [split._replace(images=prepare(split.images)) for split in selected]
+    model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared)
     record = {"variant": key.variant, "made_of": task["made_of"], **make_record(model, history, scores)}
     content = io.BytesIO()
-    Run(record, variant.collect(model, *splits)).save(content)
+    Run(record, variant.collect(model, selected[1], prepare)).save(content)
     return content.getvalue()
 
 
