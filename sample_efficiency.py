@@ -1,14 +1,10 @@
-"""Experiment 6: whether the convolution helps with little data.
+"""Experiment 6: the gain against the number of training images.
 
-With 30,000 training images, conv is ahead by 1.33 [0.42, 2.23] points; with 10,000 it is behind by 0.55 [0.26, 0.84]
-(results/sample_efficiency.md).
-
-Test accuracy of four models trained on 100 to 60,000 images, all with the same number of gradient steps, so that little
-data is not also little training. The runs with all 60,000 are experiment 5's; the 120 others take two hours and a half
-on two cores, and may be stopped and started again.
+Test accuracy of four models trained on 100 to 60,000 images. A fifth of the images decides when to stop, as anybody
+would do it; 140 runs, which may be stopped and started again.
 
 python sample_efficiency.py
-python sample_efficiency.py --equal-epochs    # five epochs at every size
+python sample_efficiency.py --equal-steps     # instead, the same number of gradient steps at every size
 python sample_efficiency.py --from-results    # the published runs: figure, table and sentence in seconds
 """
 
@@ -19,7 +15,7 @@ import numpy as np
 import convolution_gain
 from lab import cli, compare, figures
 from lab.data import load_test_data
-from lab.statistics import mean_interval
+from lab.statistics import crossed_estimate, holm
 from lab.study import collect_predictions
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
@@ -92,38 +88,56 @@ def data_multiplier(sizes, ours, theirs):
 
 
 def gains(runs, test_labels):
-    """Return by how many points conv is ahead of dense at each size: dict of (mean, low, high)."""
-    pairs = {n: (NAMES["conv", n], NAMES["dense", n]) for n in models_and_sizes(runs)[1]}
-    return compare.differences(runs, pairs, "test", test_labels)
-
-
-def report(runs, gain, equal):
-    """Return the table and the conclusion, in Markdown. Args: `equal`, what the models have as much of at every size"""
+    """Return by how many points each other model is ahead of dense at each size: dict of Estimate by (model, size)."""
     models, sizes = models_and_sizes(runs)
-    multipliers = dict.fromkeys(sizes)
-    if gain:
-        values = data_multiplier(sizes, accuracies(runs, "conv"), accuracies(runs, "dense"))
-        multipliers = dict(zip(sizes, values, strict=True))
-    rows = []
-    for n in sizes:
-        means = [compare.format_mean(compare.accuracies(runs, NAMES[model, n], "test")) for model in models]
-        ratio = format_multiplier(multipliers[n]) if multipliers[n] else "-"
-        rows.append([f"{n:,}", *means, compare.format_signed_ci(gain[n]) if gain else "-", ratio])
-    labels = [MODELS[model].label for model in models]
-    header = [f"images, equal {equal}", *labels, "conv - dense, points", "data-efficiency ratio"]
-    table = compare.markdown_table(header, rows)
-    return f"{table}\n\n{conclusion(gain, multipliers)} ({compare.format_seeds(runs)})." if gain else table
+    pairs = {(m, n): {NAMES[m, n]: 1, NAMES["dense", n]: -1} for m in models if m != "dense" for n in sizes}
+    found = compare.estimates(runs, pairs if "dense" in models else {}, test_labels)
+    return {key: on_test for key, (on_test, _) in found.items()}
 
 
-def conclusion(gain, multipliers):
+def report(runs, gain, test_labels, protocol):
+    """Return the tables and the conclusion, in Markdown. Args: `protocol`, when the trainings stop"""
+    models, sizes = models_and_sizes(runs)
+    rows = [
+        [f"{n:,}", *(compare.format_mean(compare.accuracies(runs, NAMES[model, n], "test")) for model in models)]
+        for n in sizes
+    ]
+    header = [f"images, {protocol}", *(f"{MODELS[model].label}, test accuracy in %" for model in models)]
+    parts = [compare.markdown_table(header, rows)]
+    if ("conv", sizes[0]) in gain:
+        multipliers = dict(zip(sizes, data_multiplier(sizes, *correct(runs, test_labels)), strict=True))
+        others = [model for model in models if model != "dense"]
+        rows = []
+        for n in sizes:
+            adjusted = holm([gain[model, n].p_value for model in others])
+            columns = [
+                f"{compare.format_signed_ci(gain[model, n])}, p {compare.format_p(p_value)}"
+                for model, p_value in zip(others, adjusted, strict=True)
+            ]
+            rows.append([f"{n:,}", *columns, format_multiplier(multipliers[n]) if multipliers[n] else "-"])
+        header = ["images: points ahead of dense, p (Holm)", *(MODELS[model].label for model in others)]
+        parts.append(compare.markdown_table([*header, "data-efficiency ratio of conv"], rows))
+        parts.append(f"{conclusion(gain, sizes, multipliers)} ({compare.format_seeds(runs)}).")
+    return "\n\n".join(parts)
+
+
+def correct(runs, test_labels):
+    """Return whether conv and dense are correct: two arrays of bool (sizes, seeds, images)."""
+    sizes = models_and_sizes(runs)[1]
+    return [
+        np.stack([compare.is_correct(runs, NAMES[model, n], test_labels) for n in sizes]) for model in ("conv", "dense")
+    ]
+
+
+def conclusion(gain, sizes, multipliers):
     """Return the conclusion in one sentence."""
-    clear = [f"{compare.format_signed_ci(each)} with {n:,}" for n, each in gain.items() if each[1] * each[2] > 0]
-    unclear = [f"{n:,}" for n, each in gain.items() if each[1] * each[2] <= 0]
+    by_size = {n: gain["conv", n] for n in sizes}
+    clear = [f"{compare.format_signed_ci(each)} with {n:,}" for n, each in by_size.items() if each.low * each.high > 0]
+    unclear = [f"{n:,}" for n, each in by_size.items() if each.low * each.high <= 0]
     ratios = [f"{format_multiplier(each)} with {n:,}" for n, each in multipliers.items() if each]
-    gains = ", ".join(clear) or "nothing significant with any number of"
-    text = f"In points, one convolution buys {gains} training images"
-    text += f"; there is no significant difference at {', '.join(unclear)}" if unclear else ""
-    return text + (f"; the data-efficiency ratio is {', '.join(ratios)}" if ratios else "")
+    text = f"In points, one convolution buys {', '.join(clear) or 'nothing clear with any number of'} training images"
+    text += f"; there is no clear difference at {', '.join(unclear)}" if unclear else ""
+    return text + (f"; dense needs as many images times {', '.join(ratios)}" if ratios else "")
 
 
 def format_multiplier(multiplier):
@@ -131,54 +145,53 @@ def format_multiplier(multiplier):
     return ("more than {1:.0f}" if np.isinf(multiplier[0]) else "{:.1f} [{:.1f}, {:.1f}]").format(*multiplier)
 
 
-def plot(runs, gain, equal):
-    """Draw accuracy, and how far conv is ahead, against the number of training images. Returns: matplotlib Figure"""
+def plot(runs, gain, protocol):
+    """Draw accuracy, and how far the others are ahead of dense, against the training images. Returns: Figure"""
     import matplotlib.pyplot as plt
 
     models, sizes = models_and_sizes(runs)
     figure, axes = plt.subplots(1, 2 if gain else 1, figsize=(12, 4.6), layout="constrained", squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
-    for model, style in zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True):
-        if model in models:
-            figures.plot_curve(left, sizes, accuracies(runs, model), MODELS[model].label, style)
+    styles = dict(zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True))
+    for model in models:
+        figures.plot_curve(left, sizes, accuracies(runs, model), MODELS[model].label, styles[model])
     left.set_ylabel("test accuracy, %: mean and 95% interval over seeds")
     left.legend(loc="lower right", frameon=False)
+    for shift, model in enumerate(dict.fromkeys(model for model, _ in gain)):
+        estimates = np.array([gain[model, n] for n in sizes])
+        errors = [estimates[:, 0] - estimates[:, 1], estimates[:, 2] - estimates[:, 0]]
+        x = np.array(sizes) * 1.06 ** (shift - 1)  # side by side
+        right.errorbar(x, estimates[:, 0], errors, fmt=f"o{styles[model]}", capsize=3, markersize=4)
     if gain:
-        means, lows, highs = np.transpose(list(gain.values()))
-        right.errorbar(list(gain), means, yerr=[means - lows, highs - means], fmt="ko-", capsize=4, markersize=4)
         right.axhline(0, color="0.7", linewidth=1)
-        right.set_ylabel("conv - dense, points, with 95% interval")
+        right.set_ylabel("points ahead of dense, with 95% interval")
     for ax in axes.flat:
-        ax.set(xscale="log", xlabel=f"training images, equal {equal}")
+        ax.set(xscale="log", xlabel=f"training images, {protocol}")
         ax.set_xticks(sizes, [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes])
         ax.minorticks_off()
     return figure
 
 
 def main(argv=None):
-    """Do the runs that are missing; print table and conclusion, draw the figure."""
+    """Do the runs that are missing; print tables and conclusion, draw the figure."""
     flags = cli.study_parser(__doc__, MODELS, seeds=5)
-    flags.add_argument("--equal-epochs", action="store_true", help="equal epochs instead of equal gradient steps")
+    flags.add_argument("--equal-steps", action="store_true", help="equal gradient steps, without a validation set")
     options = cli.parse(flags, argv)
-    equal = "epochs" if options.equal_epochs else "gradient steps"
-    name = "sample_efficiency_equal_epochs.png" if options.equal_epochs else "sample_efficiency.png"
+    protocol = "equal gradient steps" if options.equal_steps else "stopped by a fifth of them"
+    name = "sample_efficiency_equal_steps.png" if options.equal_steps else "sample_efficiency.png"
     path = figures.path_to_save(options, name)
+    recipe = options.recipe
     arms = [
-        (NAMES[model, n], replace(options.recipe, train_images=n) if options.equal_epochs else options.recipe)
-        for n in SIZES[:-1]
-        if n <= options.recipe.train_images
+        (NAMES[model, n], recipe if options.equal_steps else replace(recipe, train_images=n, validation_fraction=0.2))
+        for n in SIZES
+        if n <= recipe.train_images
         for model in options.variants
     ]
     runs = cli.study_runs("sample_efficiency", options, arms)
-    if options.recipe.train_images == SIZES[-1]:
-        seeds = {key.seed for key in runs}
-        with_all_images = cli.study_runs("convolution_gain", options, retrain=False)
-        for key, run in with_all_images.items():
-            if key.seed in seeds:
-                runs[key._replace(variant=NAMES[key.variant, SIZES[-1]])] = run
-    gain = gains(runs, load_test_data(options.data_dir).first(options.recipe.test_images).labels)
-    figures.save(plot(runs, gain, equal), path)
-    print(report(runs, gain, equal))
+    test_labels = load_test_data(options.data_dir).first(recipe.test_images).labels
+    gain = gains(runs, test_labels)
+    figures.save(plot(runs, gain, protocol), path)
+    print(report(runs, gain, test_labels, protocol))
     figures.show()
 
 

@@ -118,7 +118,7 @@ def format_signed_ci(interval):
 
 def format_ci(interval):
     """Return as text by how much (mean, low, high) differs from 0, in whichever direction."""
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*(interval if interval[0] > 0 else np.negative(interval)[[0, 2, 1]]))
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*(interval[:3] if interval[0] > 0 else np.negative(interval)[[0, 2, 1]]))
 
 
 def markdown_table(header, rows):
