@@ -1,7 +1,7 @@
 """A training step for XLA: Keras' layers, loss, metrics and optimizer as one function of tensors to tensors.
 
 XLA fuses what lies between the matrix products, and updates in place what the loop around the step carries. Three
-things are slow in XLA on a CPU, and are done in another way: random numbers (the masks of Dropout are drawn before the
+things are slow in XLA on a CPU, and are done in another way: random numbers (those of Dropout are drawn before the
 loop), convolutions (that of one channel is a product of its patches), and weights that are read after their update has
 begun (XLA copies them: here every update waits for all gradients).
 """
@@ -38,8 +38,8 @@ def why_not_xla(model):
 def make_xla_step(model):
     """Return the training step of a compiled and built model that suits XLA.
 
-    Returns: step, variables, dropouts: function of (values of the variables, pixels float32, labels, masks) to the new
-        values; Keras variables; Dropout layers, whose masks (each what the layer makes of ones) the step expects
+    Returns: step, variables, dropouts: function of (values of the variables, pixels float32, labels, bits) to the new
+        values; Keras variables; Dropout layers, for each of which the step expects random bits, uint16 (batch, ...)
     """
     import keras
     import tensorflow as tf
@@ -49,8 +49,8 @@ def make_xla_step(model):
     variables = [*trainable, *model.optimizer.variables, *others, *model.metrics_variables]
     dropouts = [layer for layer in model.layers if type(layer) is keras.layers.Dropout and layer.rate]
 
-    def step(values, pixels, labels, masks):
-        calls = [(layer, functools.partial(_drop, mask)) for layer, mask in zip(dropouts, masks, strict=True)]
+    def step(values, pixels, labels, bits):
+        calls = [(layer, functools.partial(_drop, layer, each)) for layer, each in zip(dropouts, bits, strict=True)]
         calls += [(layer, functools.partial(_convolve, layer)) for layer in model.layers if _has_one_channel(layer)]
         with contextlib.ExitStack() as meanwhile:
             for layer, call in calls:
@@ -95,8 +95,12 @@ def _functional(optimizer, trainable):
     return replaced(optimizer, **{**methods, "_var_key": lambda variable: keys[id(variable)]})
 
 
-def _drop(mask, inputs, training=None):
-    return inputs * mask
+def _drop(dropout, bits, inputs, training=None):
+    """Return what a Dropout layer makes of its inputs; its rate is rounded to a multiple of 1/65536."""
+    import tensorflow as tf
+
+    kept = tf.cast(bits, tf.int32) >= round(dropout.rate * (1 << 16))
+    return tf.where(kept, inputs * (1 / max(1e-9, 1 - dropout.rate)), 0.0)
 
 
 def _has_one_channel(layer):

@@ -106,11 +106,18 @@ def compiled(build_model, optimizer, precision="float32"):
     return model
 
 
+def bits_of_keras(dropout, steps, size):
+    """Return bits that keep what the layer itself would keep."""
+    kept = dropout(tf.ones((steps, size, *dropout.input.shape[1:])), training=True).numpy() > 0
+    return np.where(kept, 0xFFFF, 0).astype(np.uint16)
+
+
 def check_equal_to_keras(ours, plain, splits, monkeypatch, tolerance=2e-4, n=1_010):
     """Compare with Keras' `fit`: the same history, weights and optimizer state for the same order and masks."""
     images, labels = splits[0].images[:n], splits[0].labels[:n]
-    monkeypatch.setattr(keras.random, "shuffle", lambda order, seed: order)
-    monkeypatch.setattr(fast, "MASK_VALUES", 0)  # masks drawn step by step, as Keras draws them
+    monkeypatch.setattr(fast, "draw_order", lambda n, seeds: np.arange(n, dtype=np.int32))
+    monkeypatch.setattr(fast, "draw_bits", bits_of_keras)
+    monkeypatch.setattr(fast, "MASK_VALUES", 0)  # drawn step by step, as Keras draws its masks
     history = fast.fit(ours, images, labels, 32, keras.random.SeedGenerator(), epochs=2).history
     pixels = scale(images).reshape(-1, *plain.input_shape[1:])
     expected = plain.fit(pixels, labels, batch_size=32, epochs=2, shuffle=False, verbose=0).history
@@ -161,17 +168,27 @@ def test_how_often_the_steps_return_to_python_decides_no_number(splits, monkeypa
 
 
 def test_every_image_is_seen_once_an_epoch_in_a_new_order(splits, monkeypatch):
-    orders, shuffle = [], keras.random.shuffle
+    orders, draw_order = [], fast.draw_order
 
-    def recorded(order, seed):
-        orders.append(shuffle(order, seed=seed).numpy())
-        return tf.constant(orders[-1])
+    def recorded(n, seeds):
+        orders.append(draw_order(n, seeds))
+        return orders[-1]
 
-    monkeypatch.setattr(keras.random, "shuffle", recorded)
+    monkeypatch.setattr(fast, "draw_order", recorded)
     train_a_little(splits, n=100)
     first, second = orders
     assert sorted(first) == sorted(second) == list(range(100))
     assert not np.array_equal(first, second)
+
+
+def test_dropout_keeps_its_share_at_random():
+    """Each value is kept with probability 0.8, and differently in each step and each call."""
+    model = deep_learning.build_model()
+    first, second = (fast.draw_bits(model.layers[2], 50, 32) for _ in range(2))
+    kept = first >= round(0.2 * 65536)
+    assert abs(kept.mean() - 0.8) < 4 * np.sqrt(0.2 * 0.8 / kept.size)
+    for other in (np.roll(first, 1, axis=0), np.roll(first, 1, axis=1), np.roll(first, 1, axis=2), second):
+        assert abs((kept == (other >= round(0.2 * 65536))).mean() - (0.8**2 + 0.2**2)) < 0.01
 
 
 @pytest.mark.parametrize("n", [20, 32, 100])
