@@ -57,7 +57,7 @@ build_pooled = model_before_the_head(
 
 
 def shuffle_pixels(images, seed):
-    """Return the images after a permutation of their pixels, the same for all images of a seed; it destroys locality."""
+    """Return the images after a permutation of their pixels, one for each seed; it destroys locality."""
     order = np.random.default_rng(seed).permutation(28 * 28)
     return images.reshape(-1, 28 * 28)[:, order].reshape(-1, 28, 28)
 
@@ -107,13 +107,17 @@ COMPARISONS = {name: weights for family in FAMILIES.values() for name, weights i
 def report(runs, found, test_labels):
     """Return all that the runs and what `compare.estimates` found say, in Markdown, the sentence last."""
     parts = [accuracy_table(runs), run_table(runs)]
-    parts += [compare.estimate_table(family, names, found) for family, names in FAMILIES.items() if found.keys() & names]
+    parts += [
+        compare.estimate_table(family, names, found) for family, names in FAMILIES.items() if found.keys() & names
+    ]
     if CONTROLLED in found:
         by_class = compare.by_class(runs, ("conv", "dense"), test_labels)
         adjusted = [compare.holm([each[what].p_value for each in by_class]) for what in (0, 1)]
         rows = []
         for name, estimates, *p_values in zip(CLASS_NAMES, by_class, *adjusted, strict=True):
-            columns = [(compare.format_signed_ci(e), compare.format_p(p)) for e, p in zip(estimates, p_values, strict=True)]
+            columns = [
+                (compare.format_signed_ci(e), compare.format_p(p)) for e, p in zip(estimates, p_values, strict=True)
+            ]
             rows.append([name, *columns[0], *columns[1]])
         header = ["class: conv - dense", "recall, points", "p (Holm)", "F1, points", "p (Holm)"]
         parts.append(compare.markdown_table(header, rows))
@@ -160,7 +164,7 @@ def conclusion(runs, found):
 
 
 def plot_chain(runs, found):
-    """Draw the chain from dense to conv as steps with their intervals, and the original comparison below. Returns: Figure"""
+    """Draw the chain from dense to conv as steps with intervals, the original comparison below. Returns: Figure"""
     import matplotlib.pyplot as plt
 
     means = {name: np.mean(compare.accuracies(runs, name, "test")) for name in compare.variant_names(runs)}
@@ -172,8 +176,13 @@ def plot_chain(runs, found):
         ax.barh(row, means[end] - means[start], left=means[start], color=color, edgecolor="black", height=0.6)
         error = [[mean - low], [high - mean]]
         ax.errorbar(means[end], row, xerr=error, fmt="none", ecolor="black", capsize=4)
-        ax.annotate(compare.format_signed_ci(found[name][0]), (max(means[start], means[end]), row), (14, 0), va="center",
-                    textcoords="offset points")
+        ax.annotate(
+            compare.format_signed_ci(found[name][0]),
+            (max(means[start], means[end]), row),
+            (14, 0),
+            va="center",
+            textcoords="offset points",
+        )
         if row < 2:
             ax.plot([means[end]] * 2, [row + 0.3, row + 0.7], "k-", linewidth=1)
     labels = [name.replace(": ", "\n") for name, _ in steps]
@@ -225,6 +234,11 @@ def short_runs(options):
     }
 
 
+def study_runs(options):
+    """Return the runs of the study, done if they are missing."""
+    return cli.study_runs("convolution_gain", options, at_most=FEWER_SEEDS)
+
+
 def main(argv=None):
     """Do the runs that are missing; print tables and conclusion, draw the figures."""
     flags = cli.study_parser(__doc__, VARIANTS, seeds=SEEDS)
@@ -233,10 +247,8 @@ def main(argv=None):
     if options.short and (options.save or options.cluster or options.jobs or options.from_results):
         flags.error("argument --short: not with the flags of a study")
     path = None if options.short else figures.path_to_save(options, "convolution_gain.png")
-    if options.short:
-        runs = short_runs(options)
-    else:
-        runs = cli.study_runs("convolution_gain", options, at_most=FEWER_SEEDS)
+    do_runs = short_runs if options.short else study_runs
+    runs = do_runs(options)
     test_labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
     found = compare.estimates(runs, COMPARISONS, test_labels)
     if found.keys() >= {*FAMILIES["chain"], *FAMILIES["headline"]}:

@@ -178,12 +178,14 @@ def report(runs):
     if compared := list(gain["shift"]):
         parts.append(compare.markdown_table(["points, p (Holm, for each corruption)", *compared], rows["gain"]))
     if "conv - dense" in compared:
-        parts.append(f"{conclusion({name: each['conv - dense'] for name, each in gain.items()})} ({compare.format_seeds(runs)}).")
+        parts.append(
+            f"{conclusion({name: each['conv - dense'] for name, each in gain.items()})} ({compare.format_seeds(runs)})."
+        )
     return "\n\n".join(parts)
 
 
 def conclusion(gain):
-    """Return the conclusion in one sentence, of each corruption at its headline strength. Args: Estimates by corruption"""
+    """Return the conclusion in one sentence, at the headline strengths. Args: Estimates by corruption"""
     quoted = {"clean images": ("shift", 0)}
     quoted |= {f"{name}, {UNITS[name]}: {each:g}": (name, each) for name, each in HEADLINE_STRENGTHS.items()}
     parts = [(what, gain[name][CORRUPTIONS[name].strengths.index(each)]) for what, (name, each) in quoted.items()]

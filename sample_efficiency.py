@@ -62,8 +62,8 @@ def data_multiplier(sizes, ours, theirs):
 
     The mean is read off a line through the mean accuracies of theirs over the logarithm of the size. The interval comes
     from the difference to that line, its slope taken as known (the delta method): that difference varies by seed and by
-    image, as in `lab.statistics.crossed_estimate`. If ours is significantly beyond theirs at any size, mean and high are
-    infinite and low is how far theirs was tried. None if ours is out of reach otherwise.
+    image, as in `lab.statistics.crossed_estimate`. If ours is significantly beyond theirs at any size, mean and high
+    are infinite and low is how far theirs was tried. None if ours is out of reach otherwise.
 
     Args: sizes; whether two models are correct, (sizes, seeds, images)
     """

@@ -12,7 +12,6 @@ from lab.statistics import (
     holm,
     mean_estimate,
     mean_interval,
-    probability_of_superiority,
 )
 
 
@@ -39,8 +38,8 @@ def is_correct(runs, variant, test_labels):
 def estimates(runs, comparisons, test_labels):
     """Return how variants compare in accuracy, in percentage points, on the test set and on the training set.
 
-    Test images are a sample, as seeds are: `lab.statistics.crossed_estimate`. The training set is all that the model was
-    fitted to: its intervals are Student's over seeds. Variants with different numbers of seeds share the first of them.
+    Test images are a sample, as seeds are: `lab.statistics.crossed_estimate`. The training images are all that a model
+    was fitted to: their intervals are Student's over seeds. Variants with different numbers of seeds share the first of them.
 
     Args: dict of {variant: weight} by name, for example {"conv": 1, "dense": -1}; those without runs are left out
     Returns: dict of (test, training) Estimate by name

@@ -61,7 +61,9 @@ class Variant:
     build_model: Callable  # as `lab.recipe.initialize_model`
     transform: Callable | None = None  # (images uint8 (n, 28, 28) of either split, seed) -> as many
     select_train: Callable | None = None  # (training labels, how many, seed) -> indices of so many images to train on
-    collect: Callable = collect_predictions  # (trained model, test Split, transform of images) -> dict of arrays to keep
+    collect: Callable = (
+        collect_predictions  # (trained model, test Split, transform of images) -> dict of arrays to keep
+    )
     settings: dict = field(default_factory=dict)  # what the variant was made with, for tables and axes
 
 
