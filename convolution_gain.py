@@ -16,7 +16,7 @@ import deep_learning
 import deep_learning_conv
 from lab import cli, compare, figures
 from lab.data import CLASS_NAMES, load_test_data
-from lab.statistics import confusion_counts, mean_interval, row_fractions
+from lab.statistics import confusion_counts, holm, mean_interval, probability_of_superiority, row_fractions
 from lab.study import Run, RunKey, Variant, collect_predictions
 
 
@@ -112,7 +112,7 @@ def report(runs, found, test_labels):
     ]
     if CONTROLLED in found:
         by_class = compare.by_class(runs, ("conv", "dense"), test_labels)
-        adjusted = [compare.holm([each[what].p_value for each in by_class]) for what in (0, 1)]
+        adjusted = [holm([each[what].p_value for each in by_class]) for what in (0, 1)]
         rows = []
         for name, estimates, *p_values in zip(CLASS_NAMES, by_class, *adjusted, strict=True):
             columns = [
@@ -159,7 +159,7 @@ def conclusion(runs, found):
         original, bridge = (compare.format_signed_ci(found[name][0]) for name in (ORIGINAL, BRIDGE))
         text += f". The original comparison gives {original}, because its conv model lacks a ReLU, which costs {bridge}"
     pairs = [compare.accuracies(runs, name, "test") for name in ("conv", "dense")]
-    text += f". A run of conv is better than a run of dense in {compare.probability_of_superiority(*pairs):.0%} of all"
+    text += f". A run of conv is better than a run of dense in {probability_of_superiority(*pairs):.0%} of all"
     return f"{text} pairs ({compare.format_seeds(runs)})."
 
 
