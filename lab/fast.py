@@ -5,7 +5,7 @@ that reads and writes all weights several times. Here one call of TensorFlow doe
 images stay in one place, as bytes.
 
 A step is one of two. Models that suit XLA (https://openxla.org/xla) have their loop compiled by it: lab/xla_step.py.
-All others take Keras' own `train_step` in TensorFlow's executor, with TensorFlow's fused kernel instead of Keras' Adam.
+All others take Keras' own `train_step` in TensorFlow's executor, with TensorFlow's fused Adam instead of Keras'.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ import time
 
 import numpy as np
 
-from lab.xla_step import make_xla_step, replaced, why_not_xla
+from lab.xla_step import find_xla_obstacle, make_xla_step, replace_attributes
 
 logger = logging.getLogger(__name__)
 
 SECONDS_PER_CALL = 0.5  # of TensorFlow without a return to Python, which shows progress and sees signals in between
-MASK_VALUES = 2_000_000  # of dropout, drawn at once; 2 bytes each
+DROPOUT_VALUES = 2_000_000  # whose random bits are drawn at once, 2 bytes each
 
 
 def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callbacks=(), validate=dict):
@@ -42,7 +42,7 @@ def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callb
 
     model.optimizer.build(model.trainable_variables)
     model.compute_metrics(None, labels[:1], tf.zeros((1, *model.output_shape[1:])))  # creates the metrics' variables
-    obstacle = why_not_xla(model)
+    obstacle = find_xla_obstacle(model)
     xla = not obstacle
     if obstacle:
         logger.info("note: training without XLA, because of %s", obstacle)
@@ -51,20 +51,20 @@ def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callb
     run_full = _loop(model, step, variables, images, labels, jit_compile=xla)
     run_rest = _loop(model, step, variables, images, labels, jit_compile=False)  # one step is not worth compiling
     full, at_once = len(images) // batch_size * batch_size, 8
-    mask_values = batch_size * max([1, *(math.prod(layer.input.shape[1:]) for layer in dropouts)])  # of a step
+    values_per_step = batch_size * max([1, *(math.prod(layer.input.shape[1:]) for layer in dropouts)])
 
     def run_epoch(order):
         nonlocal at_once
         done = 0
         for run, batches in (run_full, order[:full].reshape(-1, batch_size)), (run_rest, order[None, full:]):
             first, (steps, size) = 0, batches.shape
-            steps_per_draw = min(steps, max(1, MASK_VALUES // mask_values))
+            steps_per_draw = min(steps, max(1, DROPOUT_VALUES // values_per_step))
             while size and first < steps:
                 if first % steps_per_draw == 0:  # never after a time, which would decide the numbers
-                    masks = [draw_bits(layer, steps_per_draw, size) for layer in dropouts]
+                    bits = [draw_bits(layer, steps_per_draw, size) for layer in dropouts]
                     end = min(steps, first + steps_per_draw)
                 started, last = time.perf_counter(), min(first + at_once, end)
-                logs = run(batches, masks, tf.constant(first), tf.constant(last))
+                logs = run(batches, bits, tf.constant(first), tf.constant(last))
                 done, first = done + last - first, last
                 logs = {name: float(value) for name, value in logs.items()}
                 callbacks.on_train_batch_end(done - 1, logs)
@@ -105,11 +105,11 @@ def _loop(model, step, variables, images, labels, jit_compile):
     white = tf.constant(255.0)  # as a constant inside the graph, it would become a product with a rounded 1/255
 
     @tf.function(autograph=False, jit_compile=jit_compile)
-    def run(batches, masks, first, last):
+    def run(batches, bits, first, last):
         def body(row, *values):
             pixels = tf.cast(tf.gather(images, batches[row]), tf.float32) / white
-            masks_now = [mask[row % mask.shape[0]] for mask in masks]
-            return row + 1, *step(values, pixels, tf.gather(labels, batches[row]), masks_now)
+            bits_now = [each[row % each.shape[0]] for each in bits]
+            return row + 1, *step(values, pixels, tf.gather(labels, batches[row]), bits_now)
 
         values = tf.while_loop(lambda row, *_: row < last, body, (first, *map(tf.convert_to_tensor, variables)))[1:]
         for variable, value in zip(variables, values, strict=True):
@@ -120,7 +120,7 @@ def _loop(model, step, variables, images, labels, jit_compile):
 
 
 def _make_keras_step(model):
-    def step(values, pixels, labels, masks):
+    def step(values, pixels, labels, bits):
         model.train_step((pixels, labels))  # updates the variables where they are
         return ()
 
@@ -128,7 +128,7 @@ def _make_keras_step(model):
 
 
 def _fused_adam(optimizer):
-    """Meanwhile, let TensorFlow's fused kernel do the updates of a `keras.optimizers.Adam`; leave others as they are.
+    """Return a context in which a `keras.optimizers.Adam` updates by TensorFlow's fused operation; others as ever.
 
     Its formula is the same (https://www.tensorflow.org/api_docs/python/tf/raw_ops/ResourceApplyAdam), its rounding not.
     """
@@ -146,4 +146,4 @@ def _fused_adam(optimizer):
         rate = {"lr": tf.cast(learning_rate, variable.dtype), "epsilon": optimizer.epsilon}
         tf.raw_ops.ResourceApplyAdam(var=variable.handle, m=m, v=v, grad=gradient, **betas, **powers, **rate)
 
-    return replaced(optimizer, update_step=update_step)
+    return replace_attributes(optimizer, update_step=update_step)

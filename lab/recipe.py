@@ -109,17 +109,21 @@ def fit(model, images, labels, epochs, batch_size, checkpoint=None, validation=N
 
 def evaluate(model, images, labels):
     """Evaluate a compiled model. Args: as `fit`. Returns: dict of `accuracy` in [0, 1], `loss` in nats, and `n`"""
-    starts = range(0, len(images), EVALUATION_BATCH)
-    slices = [slice(start, start + EVALUATION_BATCH) for start in starts]
-    batches = ((scale(images[part]).reshape(-1, *model.input_shape[1:]), labels[part]) for part in slices)
+    slices = [slice(start, start + EVALUATION_BATCH) for start in range(0, len(images), EVALUATION_BATCH)]
+    batches = ((_pixels(model, images[part]), labels[part]) for part in slices)  # one by one, for the memory's sake
     return {**model.evaluate(batches, steps=len(slices), verbose=0, return_dict=True), "n": len(labels)}
 
 
 def predict(model, images):
     """Return a model's class probabilities, float32 (n, 10), for images uint8 (n, 28, 28)."""
     batches = [images[start : start + 10_000] for start in range(0, len(images), 10_000)]  # for the memory's sake
-    pixels = (scale(batch).reshape(-1, *model.input_shape[1:]) for batch in batches)
-    return np.concatenate([model.predict(batch, batch_size=250, verbose=0) for batch in pixels]).astype(np.float32)
+    predicted = [model.predict(_pixels(model, batch), EVALUATION_BATCH, verbose=0) for batch in batches]
+    return np.concatenate(predicted).astype(np.float32)
+
+
+def _pixels(model, images):
+    """Return images as the model takes them: scaled, and of its input shape."""
+    return scale(images).reshape(-1, *model.input_shape[1:])
 
 
 def train(build_model, recipe, seed, train_split, test_split):

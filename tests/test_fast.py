@@ -15,7 +15,7 @@ import tensorflow as tf  # noqa: E402
 from keras import layers, regularizers  # noqa: E402
 
 from lab import fast  # noqa: E402
-from lab.xla_step import why_not_xla  # noqa: E402
+from lab.xla_step import find_xla_obstacle  # noqa: E402
 
 IMAGE = (28, 28, 1)
 SMALL_HEAD = [layers.Flatten, lambda: layers.Dense(10), layers.Softmax]
@@ -117,7 +117,7 @@ def check_equal_to_keras(ours, plain, splits, monkeypatch, tolerance=2e-4, n=1_0
     images, labels = splits[0].images[:n], splits[0].labels[:n]
     monkeypatch.setattr(fast, "draw_order", lambda n, seeds: np.arange(n, dtype=np.int32))
     monkeypatch.setattr(fast, "draw_bits", bits_of_keras)
-    monkeypatch.setattr(fast, "MASK_VALUES", 0)  # drawn step by step, as Keras draws its masks
+    monkeypatch.setattr(fast, "DROPOUT_VALUES", 0)  # drawn step by step, as Keras draws its masks
     history = fast.fit(ours, images, labels, 32, keras.random.SeedGenerator(), epochs=2).history
     pixels = scale(images).reshape(-1, *plain.input_shape[1:])
     expected = plain.fit(pixels, labels, batch_size=32, epochs=2, shuffle=False, verbose=0).history
@@ -134,21 +134,21 @@ def check_equal_to_keras(ours, plain, splits, monkeypatch, tolerance=2e-4, n=1_0
 @pytest.mark.parametrize("name", XLA)
 def test_compiled_training_is_that_of_keras(name, splits, monkeypatch):
     ours, plain = (compiled(*XLA[name]) for _ in range(2))
-    assert why_not_xla(ours) is None
+    assert find_xla_obstacle(ours) is None
     check_equal_to_keras(ours, plain, splits, monkeypatch)
 
 
 @pytest.mark.parametrize("name", EXECUTOR)
 def test_other_training_is_that_of_keras(name, splits, monkeypatch):
     ours, plain = (compiled(*EXECUTOR[name]) for _ in range(2))
-    assert why_not_xla(ours)
+    assert find_xla_obstacle(ours)
     check_equal_to_keras(ours, plain, splits, monkeypatch)
 
 
 @pytest.mark.parametrize("script", [deep_learning, deep_learning_conv])
 def test_training_in_bfloat16_is_that_of_keras(script, splits, monkeypatch):
     ours, plain = (compiled(script.build_model, adam, "mixed_bfloat16") for _ in range(2))
-    assert why_not_xla(ours) == "bfloat16"
+    assert find_xla_obstacle(ours) == "bfloat16"
     check_equal_to_keras(ours, plain, splits, monkeypatch, tolerance=0.05, n=100)
 
 
@@ -162,7 +162,7 @@ def train_a_little(splits, optimizer=adam, n=1_010):
 def test_how_often_the_steps_return_to_python_decides_no_number(splits, monkeypatch):
     expected = train_a_little(splits).get_weights()
     monkeypatch.setattr(fast, "SECONDS_PER_CALL", 0)
-    monkeypatch.setattr(fast, "MASK_VALUES", 32 * 128 * 31)  # as many as there are steps
+    monkeypatch.setattr(fast, "DROPOUT_VALUES", 32 * 128 * 31)  # as many as there are steps
     for mine, theirs in zip(train_a_little(splits).get_weights(), expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 

@@ -264,7 +264,7 @@ def test_the_digest_of_code_follows_calls_and_methods(monkeypatch):
         code_digest(other),
     }
     assert len(digests) == 4
-    monkeypatch.setattr(fast, "MASK_VALUES", 5_000)
+    monkeypatch.setattr(fast, "DROPOUT_VALUES", 5_000)
     monkeypatch.setitem(globals(), "OFFSET", 2)
     code_digest.cache_clear()
     changed = {code_digest(recipe.train), code_digest(deep_learning.train), code_digest(holder.method)}
