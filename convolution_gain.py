@@ -236,7 +236,13 @@ def short_runs(options):
 
 def study_runs(options):
     """Return the runs of the study, done if they are missing."""
-    return cli.study_runs("convolution_gain", options, at_most=FEWER_SEEDS)
+    plan = [
+        RunKey(name, seed, options.recipe)
+        for n, seed in enumerate(cli.seeds(options))
+        for name in options.variants
+        if n < FEWER_SEEDS.get(name, options.seeds)
+    ]
+    return cli.study_runs("convolution_gain", options, plan)
 
 
 def main(argv=None):

@@ -42,14 +42,8 @@ def train(training):
     model = initialize_model(build_model, recipe, training.seed)
     model.summary()
 
-    # Compile: how the weights are updated, what is minimized, and what is reported
-    compile_model(
-        model,
-        optimizer="adam",
-        learning_rate=recipe.learning_rate,
-        loss="sparse_categorical_crossentropy",
-        metric="accuracy",
-    )
+    # Compile: how the weights are updated (the learning rate is the recipe's), what is minimized, and what is reported
+    compile_model(model, recipe, optimizer="adam", loss="sparse_categorical_crossentropy", metric="accuracy")
 
     # Fit: every epoch sees each training image once, in a new order, its pixels scaled to [0, 1]
     history = fit(model, train_images, train_labels, recipe.epochs, recipe.batch_size, training.checkpoint)

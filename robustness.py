@@ -22,6 +22,7 @@ import convolution_gain
 from lab import cli, compare, figures
 from lab.recipe import Recipe, predict
 from lab.statistics import crossed_estimate, holm
+from lab.study import RunKey
 
 BILINEAR = 2  # PIL.Image.Resampling.BILINEAR
 
@@ -221,8 +222,12 @@ def main(argv=None):
     options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=5), argv)
     path = figures.path_to_save(options, "robustness.png")
     recipes = {"dense-longer": replace(options.recipe, epochs=EPOCHS_LONGER * options.recipe.epochs // Recipe().epochs)}
-    arms = [(name, recipes.get(name, options.recipe)) for name in options.variants]
-    runs = cli.study_runs("robustness", options, arms)
+    plan = [
+        RunKey(name, seed, recipes.get(name, options.recipe))
+        for seed in cli.seeds(options)
+        for name in options.variants
+    ]
+    runs = cli.study_runs("robustness", options, plan)
     figures.save(plot(runs), path)
     print(report(runs))
     figures.show()

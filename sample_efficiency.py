@@ -16,18 +16,34 @@ import convolution_gain
 from lab import cli, compare, figures
 from lab.data import load_test_data
 from lab.statistics import crossed_estimate, holm
-from lab.study import collect_predictions
+from lab.study import RunKey, collect_predictions
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
 
 
-def select_balanced(n):
-    """Return a function that selects n training images, as many of each class; the subsets of a seed are nested."""
+def select_balanced(train_split, n, seed):
+    """Return n training images, as many of each class; the subsets of a seed are nested."""
+    order = np.random.default_rng(seed).permutation(len(train_split.labels))
+    by_class = [order[train_split.labels[order] == label][: n // 10] for label in range(10)]
+    return train_split.at(np.sort(np.concatenate(by_class)))
 
-    def select(labels, count, seed):
-        order = np.random.default_rng(seed).permutation(len(labels))
-        by_class = [order[labels[order] == label][: n // 10] for label in range(10)]
-        return np.resize(np.sort(np.concatenate(by_class)), count)  # repeated if there are fewer
+
+def hold_out_a_fifth(n):
+    """Return a function that selects n training images, a fifth of which validates."""
+
+    def select(train_split, test_split, seed):
+        rest, validation = select_balanced(train_split, n, seed).hold_out(0.2, seed)
+        return rest, test_split, validation
+
+    return select
+
+
+def repeat_images(n):
+    """Return a function that selects n training images, repeated so that an epoch has as many steps at every size."""
+
+    def select(train_split, test_split, seed):
+        selected = select_balanced(train_split, n, seed)
+        return selected.at(np.resize(np.arange(n), len(train_split.labels))), test_split
 
     return select
 
@@ -38,23 +54,31 @@ def collect_predicted(model, test_split, prepare):
 
 
 MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected", "conv-shuffled")}
-NAMES = {(model, n): f"{model}-{n}" for n in SIZES for model in MODELS}
+PROTOCOLS = {"": hold_out_a_fifth, "-equal-steps": repeat_images}
 VARIANTS = {
-    name: replace(MODELS[model], select_train=select_balanced(n), collect=collect_predicted)
-    for (model, n), name in NAMES.items()
+    f"{name}-{n}{protocol}": replace(model, select=select(n), collect=collect_predicted, settings={name: n})
+    for protocol, select in PROTOCOLS.items()
+    for n in SIZES
+    for name, model in MODELS.items()
 }
+
+
+def name_runs(runs):
+    """Return the names of the variants that have runs, by (model, number of training images)."""
+    return {cell: name for name in compare.variant_names(runs) for cell in VARIANTS[name].settings.items()}
 
 
 def models_and_sizes(runs):
     """Return the models that have runs, and the numbers of training images for which all of them have one."""
-    present = compare.variant_names(runs)
-    models = [model for model in MODELS if any(NAMES[model, n] in present for n in SIZES)]
-    return models, [n for n in SIZES if all(NAMES[model, n] in present for model in models)]
+    names = name_runs(runs)
+    models = list(dict.fromkeys(model for model, _ in names))
+    return models, [n for n in SIZES if all((model, n) in names for model in models)]
 
 
 def accuracies(runs, model):
     """Return a model's test accuracies in percent, float (seeds, sizes)."""
-    return np.transpose([compare.accuracies(runs, NAMES[model, n], "test") for n in models_and_sizes(runs)[1]])
+    names = name_runs(runs)
+    return np.transpose([compare.accuracies(runs, names[model, n], "test") for n in models_and_sizes(runs)[1]])
 
 
 def data_multiplier(sizes, ours, theirs):
@@ -89,19 +113,18 @@ def data_multiplier(sizes, ours, theirs):
 
 def gains(runs, test_labels):
     """Return by how many points each other model is ahead of dense at each size: dict of Estimate by (model, size)."""
-    models, sizes = models_and_sizes(runs)
-    pairs = {(m, n): {NAMES[m, n]: 1, NAMES["dense", n]: -1} for m in models if m != "dense" for n in sizes}
-    found = compare.estimates(runs, pairs if "dense" in models else {}, test_labels)
+    names, (models, sizes) = name_runs(runs), models_and_sizes(runs)
+    others = [model for model in models if model != "dense"] if "dense" in models else []
+    pairs = {(model, n): {names[model, n]: 1, names["dense", n]: -1} for model in others for n in sizes}
+    found = compare.estimates(runs, pairs, test_labels)
     return {key: on_test for key, (on_test, _) in found.items()}
 
 
 def report(runs, gain, test_labels, protocol):
     """Return the tables and the conclusion, in Markdown. Args: `protocol`, when the trainings stop"""
     models, sizes = models_and_sizes(runs)
-    rows = [
-        [f"{n:,}", *(compare.format_mean(compare.accuracies(runs, NAMES[model, n], "test")) for model in models)]
-        for n in sizes
-    ]
+    columns = [map(compare.format_mean, accuracies(runs, model).T) for model in models]
+    rows = [[f"{n:,}", *means] for n, *means in zip(sizes, *columns, strict=True)]
     header = [f"images, {protocol}", *(f"{MODELS[model].label}, test accuracy in %" for model in models)]
     parts = [compare.markdown_table(header, rows)]
     if ("conv", sizes[0]) in gain:
@@ -123,9 +146,9 @@ def report(runs, gain, test_labels, protocol):
 
 def correct(runs, test_labels):
     """Return whether conv and dense are correct: two arrays of bool (sizes, seeds, images)."""
-    sizes = models_and_sizes(runs)[1]
+    names, (_, sizes) = name_runs(runs), models_and_sizes(runs)
     return [
-        np.stack([compare.is_correct(runs, NAMES[model, n], test_labels) for n in sizes]) for model in ("conv", "dense")
+        np.stack([compare.is_correct(runs, names[model, n], test_labels) for n in sizes]) for model in ("conv", "dense")
     ]
 
 
@@ -177,18 +200,18 @@ def main(argv=None):
     flags = cli.study_parser(__doc__, MODELS, seeds=5)
     flags.add_argument("--equal-steps", action="store_true", help="equal gradient steps, without a validation set")
     options = cli.parse(flags, argv)
+    ending = "-equal-steps" if options.equal_steps else ""
     protocol = "equal gradient steps" if options.equal_steps else "stopped by a fifth of them"
-    name = "sample_efficiency_equal_steps.png" if options.equal_steps else "sample_efficiency.png"
-    path = figures.path_to_save(options, name)
-    recipe = options.recipe
-    arms = [
-        (NAMES[model, n], recipe if options.equal_steps else replace(recipe, train_images=n, validation_fraction=0.2))
-        for n in SIZES
-        if n <= recipe.train_images
+    path = figures.path_to_save(options, f"sample_efficiency{ending.replace('-', '_')}.png")
+    sizes = [n for n in SIZES if n <= options.recipe.train_images]
+    plan = [
+        RunKey(f"{model}-{n}{ending}", seed, options.recipe)
+        for seed in cli.seeds(options)
+        for n in sizes
         for model in options.variants
     ]
-    runs = cli.study_runs("sample_efficiency", options, arms)
-    test_labels = load_test_data(options.data_dir).first(recipe.test_images).labels
+    runs = cli.study_runs("sample_efficiency", options, plan)
+    test_labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
     gain = gains(runs, test_labels)
     figures.save(plot(runs, gain, protocol), path)
     print(report(runs, gain, test_labels, protocol))

@@ -96,25 +96,24 @@ def given_or_trained_model(script, options):
     return model
 
 
-def study_runs(script, options, arms=None, retrain=None, at_most=None):
+def study_runs(script, options, plan=None, retrain=None):
     """Return the runs that a study's flags ask for, done if they are missing; as `lab.study.run_study`.
 
-    Args: name of the script's module; options, as from `parse`; (variant, recipe) pairs, by default the options'
-        variants with their recipe; `retrain` instead of the options'; dict of how many seeds a variant has at most
+    Args: name of the script's module; options, as from `parse`; RunKeys, by default each of the options' variants with
+        each of their seeds; `retrain` instead of the options'
     """
-    arms = arms or [(name, options.recipe) for name in options.variants]
-    plan = [
-        study.RunKey(name, options.seed + n, recipe)
-        for n in range(options.seeds)
-        for name, recipe in arms
-        if n < (at_most or {}).get(name, options.seeds)
-    ]
+    plan = plan or [study.RunKey(name, seed, options.recipe) for seed in seeds(options) for name in options.variants]
     folder = script.rpartition(".")[2]
     if options.from_results:
         return study.published_runs(script, plan, RESULTS / folder)
     retrain = options.retrain if retrain is None else retrain
     where = options.data_dir, options.jobs, options.cluster
     return study.run_study(script, plan, options.output_dir / folder, *where, retrain)
+
+
+def seeds(options):
+    """Return the seeds that `--seed` and `--seeds` ask for."""
+    return range(options.seed, options.seed + options.seeds)
 
 
 def print_record(record):

@@ -39,7 +39,8 @@ def estimates(runs, comparisons, test_labels):
     """Return how variants compare in accuracy, in percentage points, on the test set and on the training set.
 
     Test images are a sample, as seeds are: `lab.statistics.crossed_estimate`. The training images are all that a model
-    was fitted to: their intervals are Student's over seeds. Variants with different numbers of seeds share the first of them.
+    was fitted to: their intervals are Student's over seeds. Of variants with different numbers of seeds, the first
+    seeds count.
 
     Args: dict of {variant: weight} by name, for example {"conv": 1, "dense": -1}; those without runs are left out
     Returns: dict of (test, training) Estimate by name
@@ -94,15 +95,16 @@ def format_mean(values):
 def estimate_table(family, names, found):
     """Return a family of comparisons as a Markdown table, its p-values adjusted by Holm's method.
 
-    Args: title of the family; comparisons by name, as `estimates` takes them; what `estimates` returns
+    Args: title of the family; names of its comparisons; dict of Estimates on the test set and, if there are any, on the
+        training set, as `estimates` returns it
     """
     names = [name for name in names if name in found]
     adjusted = holm([found[name][0].p_value for name in names])
     rows = [
-        [name, format_signed_ci(found[name][0]), format_p(p_value), format_signed_ci(found[name][1])]
-        for name, p_value in zip(names, adjusted, strict=True)
+        [name, format_signed_ci(on_test), format_p(p_value), *map(format_signed_ci, others)]
+        for name, p_value, (on_test, *others) in zip(names, adjusted, map(found.get, names), strict=True)
     ]
-    return markdown_table([family, "test set, points", "p (Holm)", "training set, points"], rows)
+    return markdown_table([family, "test set, points", "p (Holm)", "training set, points"][: len(rows[0])], rows)
 
 
 def format_p(p_value):

@@ -4,7 +4,8 @@ One recipe for all models, so that a difference in accuracy is a difference betw
 optimizer, loss and metric for their readers; a test keeps them equal to the defaults here, which the studies use.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,8 +23,9 @@ class Recipe:
     """The values of a training, beside its model and its seed; flags may change them.
 
     `precision` is that of the arithmetic, "float32" or "bfloat16"; weights and class probabilities are always float32.
-    `threads` decides the last bits of the weights, and so is the same on every machine. With a `validation_fraction`,
-    so much of the training images is held out and decides, instead of `epochs`, when to stop: see `fit`.
+    `threads` decides the last bits of the weights, and so is the same on every machine. With `cosine_decay`, the
+    learning rate falls to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983); `weight_decay` is AdamW's (Loshchilov and
+    Hutter 2019, arXiv 1711.05101); `dropout` replaces the rate of all Dropout layers.
     """
 
     epochs: int = 5
@@ -31,7 +33,9 @@ class Recipe:
     learning_rate: float = 0.001
     precision: str = "float32"
     threads: int = 2
-    validation_fraction: float = 0.0
+    cosine_decay: bool = False
+    weight_decay: float = 0.0
+    dropout: float | None = None
     train_images: int = 60_000
     test_images: int = 10_000
 
@@ -54,19 +58,30 @@ def initialize_model(build_model, recipe, seed):
         model = build_model()
     finally:
         keras.config.set_dtype_policy("float32")
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout) and recipe.dropout is not None:
+            layer.rate = recipe.dropout
     model.layers[-1].dtype_policy = "float32"
     return model
 
 
-def compile_model(model, learning_rate, optimizer="adam", loss="sparse_categorical_crossentropy", metric="accuracy"):
+def compile_model(model, recipe, optimizer="adam", loss="sparse_categorical_crossentropy", metric="accuracy"):
     """Compile a model: how weights are updated, what is minimized, and what is reported beside the loss.
 
-    The names are Keras'. All other settings of the optimizer are Keras' defaults; Adam is by Kingma and Ba 2015 (arXiv
-    1412.6980).
+    The names are Keras'. The learning rate and weight decay are the recipe's; all other settings of the optimizer are
+    Keras' defaults. Adam is by Kingma and Ba 2015 (arXiv 1412.6980).
     """
     import keras
 
-    optimizer = keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": learning_rate}})
+    learning_rate = recipe.learning_rate
+    if recipe.cosine_decay:
+        steps = recipe.epochs * math.ceil(recipe.train_images / recipe.batch_size)
+        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    optimizer = keras.optimizers.get(optimizer)
+    settings = {**optimizer.get_config(), "learning_rate": learning_rate}
+    if recipe.weight_decay:
+        settings["weight_decay"] = recipe.weight_decay
+    optimizer = type(optimizer).from_config(settings)
     model.compile(optimizer=optimizer, loss=loss, metrics=[metric])
 
 
@@ -126,16 +141,14 @@ def _pixels(model, images):
     return scale(images).reshape(-1, *model.input_shape[1:])
 
 
-def train(build_model, recipe, seed, train_split, test_split):
+def train(build_model, recipe, seed, train_split, test_split, validation=None):
     """Do in a study what experiments 1 and 2 do step by step: build, compile, fit and evaluate a model.
 
-    Args: as `initialize_model`, and the splits, lab.data.Split
+    Args: as `initialize_model`, and the splits, lab.data.Split; validation: as `fit`
     Returns: model, history, scores: the trained Keras model, as `fit`, and as `evaluate` for "train" and "test"
     Raises: LabError, the loss is not finite.
     """
-    model, validation = initialize_model(build_model, recipe, seed), None
-    compile_model(model, recipe.learning_rate)
-    if recipe.validation_fraction:
-        train_split, validation = train_split.hold_out(recipe.validation_fraction, seed)
+    model = initialize_model(build_model, recipe, seed)
+    compile_model(model, replace(recipe, train_images=len(train_split.labels)))  # of which a study may select a part
     history = fit(model, *train_split, recipe.epochs, recipe.batch_size, validation=validation)
     return model, history, {"train": evaluate(model, *train_split), "test": evaluate(model, *test_split)}

@@ -111,6 +111,16 @@ def probability_of_superiority(first, second):
     return float((first > second).mean() + (first == second).mean() / 2)
 
 
+def expected_maximum(values, k):
+    """Return the expected largest of k of the values, drawn without replacement.
+
+    The sum over i of C(i - 1, k - 1) / C(n, k) times the i-th smallest of n values: what the best of k trials of a
+    search is expected to be (Dodge et al. 2019, arXiv 1909.03004; without bias, Tang et al. 2020, arXiv 2004.13705).
+    """
+    ways = [math.comb(i, k - 1) for i in range(len(values))]
+    return sum(way * value for way, value in zip(ways, sorted(values), strict=True)) / math.comb(len(values), k)
+
+
 def f1_contributions(actual, predicted, label):
     """Return the F1 score of a class over all seeds, and what each image adds to it in each seed.
 

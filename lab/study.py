@@ -60,10 +60,8 @@ class Variant:
     label: str  # in tables and figures
     build_model: Callable  # as `lab.recipe.initialize_model`
     transform: Callable | None = None  # (images uint8 (n, 28, 28) of either split, seed) -> as many
-    select_train: Callable | None = None  # (training labels, how many, seed) -> indices of so many images to train on
-    collect: Callable = (
-        collect_predictions  # (trained model, test Split, transform of images) -> dict of arrays to keep
-    )
+    select: Callable | None = None  # (training Split, test Split, seed) -> Splits to train, evaluate and validate on
+    collect: Callable = collect_predictions  # (trained model, evaluated Split, transform) -> dict of arrays to keep
     settings: dict = field(default_factory=dict)  # what the variant was made with, for tables and axes
 
 
@@ -165,7 +163,7 @@ def published_runs(script, plan, folder):
 
 def _describe_run(variant, key, splits):
     images = digests()
-    if variant.select_train or variant.transform:
+    if variant.select or variant.transform:
         selected, prepare = _select_data(variant, key, splits)
         images = arrays_digest([array for split in selected for array in (prepare(split.images), split.labels)])
     training = describe_training(initialize_model, variant.build_model, train, key.recipe, key.seed, images)
@@ -177,12 +175,15 @@ def _describe_run_code(variant):
 
 
 def _select_data(variant, key, splits):
-    """Return the training and the test split of a run, and the function that changes their images for its model."""
+    """Return the Splits to train, evaluate and validate on, and the function that changes their images for the model.
+
+    The last is missing if the run has no validation set.
+    """
     train_split, test_split = splits
-    if variant.select_train:
-        train_split = train_split.at(variant.select_train(train_split.labels, key.recipe.train_images, key.seed))
-    prepare = functools.partial(variant.transform, seed=key.seed) if variant.transform else unchanged
-    return (train_split.first(key.recipe.train_images), test_split.first(key.recipe.test_images)), prepare
+    selected = train_split.first(key.recipe.train_images), test_split.first(key.recipe.test_images)
+    if variant.select:
+        selected = variant.select(*selected, key.seed)
+    return selected, functools.partial(variant.transform, seed=key.seed) if variant.transform else unchanged
 
 
 def _do_run(task):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, recall_score
+from sklearn.metrics import f1_score, log_loss, recall_score
 
 from lab import compare
 from lab.plumbing.results import Run
@@ -22,7 +22,6 @@ def run(seed, errors):
             "predicted": predicted,
             "log_probability": np.log(np.where(correct, 0.7, 0.1)),
             "confidence": np.full(200, 0.7),
-            "train_correct": np.packbits(correct),
         },
     )
 
@@ -38,32 +37,44 @@ def runs():
     return made
 
 
-@pytest.mark.parametrize("split", ["test", "train"])
-def test_differences_are_in_points_and_paired(runs, split):
-    found = compare.differences(runs, {"gain": ("good", "bad"), "missing": ("good", "third")}, split, LABELS)
-    assert list(found) == ["gain"]
-    mean, low, high = found["gain"]
-    assert mean == pytest.approx(10)
-    assert 0 < low < 10 < high < 20
+COMPARISONS = {"gain": {"good": 1, "bad": -1}, "half": {"good": 0.5, "bad": -0.5}, "missing": {"good": 1, "third": -1}}
 
 
-def test_differences_by_class_are_those_of_recall(runs):
-    by_class = compare.differences_by_class(runs, ("good", "bad"), LABELS)[:, 0]
-    recalls = [
-        np.mean(
-            [
-                recall_score(LABELS, runs[RunKey(name, seed, SMOKE)].arrays["predicted"], average=None)
-                for seed in range(3)
-            ],
-            axis=0,
-        )
-        for name in ("good", "bad")
-    ]
-    np.testing.assert_allclose(by_class, 100 * (recalls[0] - recalls[1]), atol=1e-4)
+def test_comparisons_are_in_points_and_paired(runs):
+    found = compare.estimates(runs, COMPARISONS, LABELS)
+    assert list(found) == ["gain", "half"]
+    for on_test, half in zip(found["gain"], found["half"], strict=True):
+        assert on_test.mean == pytest.approx(10)
+        assert half[:3] == pytest.approx(np.divide(on_test[:3], 2))
+    on_test, on_train = found["gain"]
+    assert 0 < on_test.low < 10 < on_test.high < 20
+    assert on_train.low == pytest.approx(on_train.high)  # the same in each seed, and no sample of images
 
 
-def test_p_values_are_per_seed(runs):
-    assert compare.p_values(runs, ("good", "bad"), LABELS) == [pytest.approx(2 / 2**20)] * 3
+def test_a_variant_with_fewer_seeds_is_compared_on_the_first(runs):
+    fewer = {key: run for key, run in runs.items() if key != RunKey("bad", 2, SMOKE)}
+    first = {key: run for key, run in runs.items() if key.seed < 2}
+    assert compare.estimates(fewer, COMPARISONS, LABELS) == compare.estimates(first, COMPARISONS, LABELS)
+
+
+def test_differences_by_class_are_those_of_recall_and_f1(runs):
+    predictions = [[run.arrays["predicted"] for run in compare.runs_for(runs, name)] for name in ("good", "bad")]
+    recalls = [np.mean([recall_score(LABELS, each, average=None) for each in found], axis=0) for found in predictions]
+    f1 = [f1_score(np.tile(LABELS, 3), np.concatenate(found), average=None) for found in predictions]
+    for expected, estimates in zip(
+        (recalls, f1), zip(*compare.by_class(runs, ("good", "bad"), LABELS), strict=True), strict=True
+    ):
+        np.testing.assert_allclose([each.mean for each in estimates], 100 * (expected[0] - expected[1]), atol=1e-9)
+        assert all(each.low <= each.mean <= each.high for each in estimates)
+
+
+def test_the_table_of_a_family_has_its_adjusted_p_values(runs):
+    found = compare.estimates(runs, COMPARISONS, LABELS)
+    table = compare.estimate_table("a family", COMPARISONS, found)
+    gain, half = (line.split("|") for line in table.splitlines()[2:])
+    assert gain[2].strip() == compare.format_signed_ci(found["gain"][0])
+    expected = compare.format_p(min(1, 2 * found["gain"][0].p_value))
+    assert gain[3].strip() == half[3].strip() == expected
 
 
 def test_calibration_of_known_probabilities(runs):

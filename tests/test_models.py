@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -43,24 +45,31 @@ def test_the_models_are_those_of_the_original_project(script, layers, parameters
     ("name", "parameters"),
     [
         ("dense", 101_770),
+        ("conv-original", 2_770_634),
         ("conv", 2_770_634),
-        ("wide", 2_770_585),
+        ("fully-connected", 2_770_547),
+        ("local", 81 + 26 * 26 * 32 * (9 + 1) + 26 * 26 * 32 * 128 + 128 + 1_290),  # the first 81 make the patches
         ("conv-1x1", 2_770_378),
-        ("conv-shuffled", 2_770_634),
-        ("dense-shuffled", 101_770),
+        ("conv-pooled", 320 + 13 * 13 * 32 * 128 + 128 + 1_290),
+        ("fully-connected-21632", 784 * 21_632 + 21_632 + 21_632 * 128 + 128 + 1_290),
     ],
 )
-def test_the_controls_are_as_large_as_they_say(name, parameters):
+def test_the_variants_end_in_the_same_layers_and_are_as_large_as_they_say(name, parameters):
     start_tensorflow()
-    assert convolution_gain.VARIANTS[name].build_model().count_params() == parameters
+    model = convolution_gain.VARIANTS[name].build_model()
+    assert model.count_params() == parameters
+    *_, flatten, hidden, dropout, output, softmax = model.layers
+    assert [type(layer).__name__ for layer in (flatten, dropout, softmax)] == ["Flatten", "Dropout", "Softmax"]
+    assert (hidden.units, output.units, dropout.rate) == (128, 10, 0.2)
+    assert hidden.activation.__name__ == ("linear" if name == "conv-original" else "relu")
 
 
-def test_the_contributions_add_up_to_the_total():
-    """Every variant that is added in one contribution is subtracted in another, but for conv and dense."""
-    added, subtracted = zip(
-        *(convolution_gain.DIFFERENCES[name] for name in convolution_gain.CONTRIBUTIONS), strict=True
-    )
-    assert (set(added) - set(subtracted), set(subtracted) - set(added)) == ({"conv"}, {"dense"})
+def test_the_steps_of_the_chain_add_up_to_the_controlled_gain():
+    total = Counter()
+    for weights in convolution_gain.FAMILIES["chain"].values():
+        total.update(weights)
+    assert {name: weight for name, weight in total.items() if weight} == {"conv": 1, "dense": -1}
+    assert convolution_gain.COMPARISONS[convolution_gain.CONTROLLED] == {"conv": 1, "dense": -1}
 
 
 def test_the_recipe_is_that_of_the_original_project():
@@ -69,16 +78,38 @@ def test_the_recipe_is_that_of_the_original_project():
     assert (recipe.train_images, recipe.test_images) == (60_000, 10_000)
 
 
-def test_conv_1x1_has_no_interaction_of_pixels_and_conv_has(splits):
-    """Its logits are a sum of functions of one pixel each: changing two pixels changes them as one after the other."""
-    start_tensorflow()
-    both = np.repeat(scale(splits[0].images[:1]), 4, axis=0)
-    both[1:3, 14, 14] += [0.3, 0]
-    both[1:3, 14, 15] += [0, 0.3]
-    both[3, 14, 14:16] += 0.3
-    for name, together in (("conv-1x1", False), ("conv", True)):
-        model = initialize_model(convolution_gain.VARIANTS[name].build_model, Recipe(), seed=0)
-        neither, left, right, two = np.log(model(both[..., None]))
-        interaction = (two - left) - (right - neither)
-        interaction -= interaction.mean()  # what the softmax adds to all logits alike
-        assert (np.abs(interaction).max() > 1e-4) == together
+def hidden_map(model):
+    """Return a model of the layer before the head: (n, 28, 28, 1) to (n, 26, 26, 32)."""
+    from keras import Model
+
+    return Model(model.inputs[0], model.layers[-6].output)
+
+
+@pytest.mark.parametrize(("name", "places"), [("conv", 9), ("local", 9), ("conv-1x1", 1)])
+def test_a_pixel_is_seen_by_its_neighbourhood_only(name, places, splits):
+    model = initialize_model(convolution_gain.VARIANTS[name].build_model, Recipe(), seed=0)
+    model.layers[-6].activation = None  # a ReLU would hide some of it
+    image = scale(splits[0].images[:1])[..., None]
+    changed = image.copy()
+    changed[0, 14, 14] += 0.5
+    see = hidden_map(model)
+    differs = np.abs(see(changed).numpy() - see(image).numpy()).max(axis=-1) > 1e-6
+    assert differs.sum() == places
+
+
+def test_local_is_a_convolution_whose_places_have_weights_of_their_own(splits):
+    conv, local = (
+        initialize_model(convolution_gain.VARIANTS[name].build_model, Recipe(), seed=0) for name in ("conv", "local")
+    )
+    kernel, bias = (weights.numpy() for weights in conv.layers[0].weights)
+    own, own_bias = (weights.numpy() for weights in local.layers[1].weights)
+    assert own.shape == (26, 26, 9, 32)
+    assert len(np.unique(own)) > 0.9 * own.size
+    assert own.std() == pytest.approx(kernel.std(), rel=0.1)  # as Conv2D begins
+    assert np.abs(own).max() <= np.sqrt(6 / (9 + 9 * 32))
+    local.layers[1].set_weights(
+        [np.broadcast_to(kernel.reshape(9, 32), own.shape), np.broadcast_to(bias, own_bias.shape)]
+    )
+    images = scale(splits[0].images[:5])[..., None]
+    np.testing.assert_allclose(hidden_map(local)(images), hidden_map(conv)(images), atol=1e-5)
+    assert [weights.path for weights in local.trainable_variables if "conv2d" in weights.path] == []

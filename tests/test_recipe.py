@@ -66,7 +66,7 @@ def test_a_training_that_diverges_raises(splits):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
 def test_any_optimizer_of_keras_trains(optimizer, splits):
     model = recipe.initialize_model(deep_learning.build_model, TINY, 0)
-    recipe.compile_model(model, 0.001, optimizer=optimizer)
+    recipe.compile_model(model, recipe.Recipe(), optimizer=optimizer)
     history = recipe.fit(model, *splits[0].first(500), epochs=2, batch_size=32)
     assert type(model.optimizer).__name__.lower() == optimizer
     assert history["loss"][1] < history["loss"][0]
@@ -78,7 +78,7 @@ def test_progress_counts_real_steps_at_least_once_a_second(splits, monkeypatch):
 
     monkeypatch.setattr(fast, "SECONDS_PER_CALL", 0.1)
     model = recipe.initialize_model(deep_learning.build_model, TINY, 0)
-    recipe.compile_model(model, 0.001)
+    recipe.compile_model(model, recipe.Recipe())
     seen = []
 
     def on_train_batch_end(batch, logs):

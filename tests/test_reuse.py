@@ -41,14 +41,14 @@ def shuffle_pixels(images, seed):
     return images.reshape(-1, 784)[:, order].reshape(-1, 28, 28)
 
 
-def select(labels, count, seed):
-    return np.resize(np.arange(0, len(labels), EVERY), count)
+def select(train_split, test_split, seed):
+    return train_split.at(slice(0, None, EVERY)), test_split
 
 
-def collect(model, train_split, test_split):
+def collect(model, test_split, prepare):
     # the comment
     print("a message")
-    return {"predicted": collect_predictions(model, train_split, test_split)["predicted"] * SCALE}
+    return {"predicted": collect_predictions(model, test_split, prepare)["predicted"] * SCALE}
 
 
 VARIANTS = {"tiny": Variant("a label", model_with(8), shuffle_pixels, select, collect, {"units": 8})}
@@ -77,7 +77,12 @@ if __name__ == "__main__":
 # change that decides a run's numbers: (file, what is replaced, by what, the parts that are said to have changed)
 CHANGES = {
     "optimizer": ("lab/recipe.py", 'optimizer="adam"', 'optimizer="sgd"', "training code"),
-    "its setting": ("lab/recipe.py", '{"learning_rate": ', '{"beta_1": 0.8, "learning_rate": ', "training code"),
+    "its setting": (
+        "lab/recipe.py",
+        '"learning_rate": learning_rate}',
+        '"beta_1": 0.8, "learning_rate": learning_rate}',
+        "training code",
+    ),
     "loss": (
         "lab/recipe.py",
         "loss=loss",

@@ -1,13 +1,21 @@
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.calibration import calibration_curve
+from sklearn.metrics import f1_score
 
 from lab.statistics import (
-    crossed_interval,
+    crossed_estimate,
     expected_calibration_error,
+    expected_maximum,
+    f1_contributions,
+    holm,
     mcnemar_exact,
+    mean_estimate,
     mean_interval,
+    probability_of_superiority,
     t_quantile,
     wilson_interval,
 )
@@ -37,6 +45,11 @@ def test_mean_interval_is_that_of_scipy():
     assert mean_interval(values) == pytest.approx((0.42, low, high))
 
 
+def test_the_p_value_of_a_mean_is_that_of_scipy():
+    for values in ([0.3, 1.2, -0.4, 0.9, 0.1], [-5.1, -5.0, -5.2], [1.0, -1.0]):
+        assert mean_estimate(values).p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=1e-12)
+
+
 def test_mean_interval_covers_the_mean_as_often_as_it_says():
     samples = np.random.default_rng(0).normal(3, 2, (4_000, 5))
     covered = [low <= 3 <= high for _, low, high in map(mean_interval, samples)]
@@ -60,12 +73,12 @@ def draw_two_way(rng, seeds, images, by_seed, by_image, residual=0.3, mean=0.02)
 )
 def test_the_crossed_interval_covers_the_true_difference_as_often_as_it_says(seeds, images, by_seed, by_image):
     rng = np.random.default_rng(1)
-    intervals = [crossed_interval(draw_two_way(rng, seeds, images, by_seed, by_image)) for _ in range(1_000)]
-    covered = sum(low <= 0.02 <= high for _, low, high in intervals)
+    estimates = [crossed_estimate(draw_two_way(rng, seeds, images, by_seed, by_image)) for _ in range(1_000)]
+    covered = sum(low <= 0.02 <= high for _, low, high, _ in estimates)
     assert stats.binomtest(covered, 1_000, 0.95).pvalue > 0.001
 
 
-def test_the_crossed_interval_is_that_of_an_analysis_of_variance_written_out():
+def test_the_crossed_estimate_is_that_of_an_analysis_of_variance_written_out():
     values = draw_two_way(np.random.default_rng(0), 6, 40, 0.1, 0.2)
     seeds, images = values.shape
     grand = sum(sum(row) for row in values) / (seeds * images)
@@ -78,28 +91,67 @@ def test_the_crossed_interval_is_that_of_an_analysis_of_variance_written_out():
     terms = [(ms_seed, seeds - 1), (ms_image, images - 1), (ms_residual, (seeds - 1) * (images - 1))]
     degrees = (ms_seed + ms_image - ms_residual) ** 2 / sum(square**2 / each for square, each in terms)
     half_width = stats.t.ppf(0.975, degrees) * variance**0.5
-    assert crossed_interval(values) == pytest.approx((grand, grand - half_width, grand + half_width))
+    p_value = 2 * stats.t.sf(abs(grand) / variance**0.5, degrees)
+    assert crossed_estimate(values) == pytest.approx((grand, grand - half_width, grand + half_width, p_value))
 
 
 def test_if_images_do_not_matter_the_crossed_interval_is_students():
     values = np.random.default_rng(0).normal(2, 1, 10)
-    interval = crossed_interval(np.repeat(values[:, None], 5_000, axis=1))
-    assert interval == pytest.approx(mean_interval(list(values)))
+    estimate = crossed_estimate(np.repeat(values[:, None], 5_000, axis=1))
+    assert estimate == pytest.approx(mean_estimate(list(values)))
 
 
 def test_with_one_seed_the_crossed_interval_is_students_over_images():
     images = np.random.default_rng(0).normal(0.1, 1, 2_000)
-    assert crossed_interval(images[None]) == pytest.approx(mean_interval(list(images)))
+    assert crossed_estimate(images[None]) == pytest.approx(mean_estimate(list(images)))
 
 
 def test_the_crossed_interval_of_a_constant_is_a_point():
-    assert crossed_interval(np.full((3, 4), 0.5)) == (0.5, 0.5, 0.5)
+    assert crossed_estimate(np.full((3, 4), 0.5)) == (0.5, 0.5, 0.5, 0)
+    assert crossed_estimate(np.zeros((3, 4))).p_value == 1
 
 
 @pytest.mark.parametrize("shape", [(3, 0), (0, 3), (3, 1)])
 def test_the_crossed_interval_needs_a_seed_and_two_images(shape):
     with pytest.raises(ValueError, match="images"):
-        crossed_interval(np.zeros(shape))
+        crossed_estimate(np.zeros(shape))
+
+
+def test_holm_on_known_cases():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1, 1]
+    assert holm([0.5]) == [0.5]
+    assert holm([]) == []
+
+
+def test_probability_of_superiority_is_that_of_mann_and_whitney():
+    first, second = [1.0, 2, 2, 5, 7], [2.0, 3, 1, 1]
+    assert probability_of_superiority(first, second) == stats.mannwhitneyu(first, second).statistic / 20
+
+
+def test_the_expected_maximum_is_the_mean_over_all_subsets():
+    values = [0.3, 0.9, 0.1, 0.5, 0.7]
+    for k in range(1, 6):
+        expected = np.mean([max(subset) for subset in itertools.combinations(values, k)])
+        assert expected_maximum(values, k) == pytest.approx(expected)
+
+
+def test_f1_is_that_of_sklearn_and_its_contributions_say_how_it_varies():
+    rng = np.random.default_rng(0)
+
+    def draw(images=400):
+        actual = rng.integers(0, 3, images)
+        predicted = np.where(rng.uniform(size=(4, images)) < 0.8, actual, rng.integers(0, 3, (4, images)))
+        return actual, predicted
+
+    actual, predicted = draw()
+    score, contributions = f1_contributions(actual, predicted, 1)
+    expected = f1_score(np.tile(actual, 4), predicted.ravel(), labels=[1], average=None)[0]
+    assert score == pytest.approx(expected)
+    assert contributions.mean() == pytest.approx(0, abs=1e-12)
+    drawn = [f1_contributions(*draw(), 1) for _ in range(1_000)]
+    estimated = np.mean([each.mean(axis=0).var(ddof=1) / 400 for _, each in drawn])
+    assert estimated == pytest.approx(np.var([score for score, _ in drawn]), rel=0.15)
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (0, 5), (10, 30), (215, 180), (3_000, 2_400)])

@@ -1,0 +1,215 @@
+"""Experiment 8: does the gain survive when every model is tuned with the same budget?
+
+The objection to any comparison of two models: the recipe suits one of them. So each model gets five independent random
+searches of five trials, each with a validation set of its own; what wins a search is trained again on all training
+images with two new seeds, and only then meets the test images (Bouthillier et al. 2021, arXiv 2103.03098). Dense, whose
+trial takes a twentieth of the time, also gets searches of 25 trials and up to 60 epochs.
+
+python equal_tuning.py
+python equal_tuning.py --from-results    # the published runs: tables, sentence and figure in seconds
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+import convolution_gain
+from lab import cli, compare, figures
+from lab.data import load_test_data
+from lab.statistics import crossed_estimate, expected_maximum, mean_interval, probability_of_superiority
+from lab.study import RunKey
+
+EPOCHS, MORE_EPOCHS = (3, 6, 12), (3, 6, 12, 30, 60)
+TRIALS, MORE_TRIALS = 5, 25
+SEARCH_SEEDS = 100  # of the first search; those of the trainings that follow start from 0, as in experiment 5
+DRAWN = ("learning_rate", "dropout", "weight_decay", "epochs")
+REPEATS = 2  # trainings with a winner's settings
+
+
+def validate_on_training_images(train_split, test_split, seed):
+    """Return five sixths of the training images to train on, and the others in place of the test images."""
+    return train_split.hold_out(1 / 6, seed)
+
+
+def collect_nothing(model, test_split, prepare):
+    """Return no arrays: a search needs the accuracy only."""
+    return {}
+
+
+MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected")}
+MODELS["dense-longer"] = replace(MODELS["dense"], label="dense, longer search")
+SEARCHES = {f"{name}-search": model for name, model in MODELS.items()}
+VARIANTS = MODELS | {
+    name: replace(model, select=validate_on_training_images, collect=collect_nothing)
+    for name, model in SEARCHES.items()
+}
+
+
+def draw_recipe(recipe, search, trial, epochs):
+    """Return the recipe of a search's trial: the same for all models, but for the epochs to choose from."""
+    rng = np.random.default_rng([search, trial])
+    return replace(
+        recipe,
+        learning_rate=float(f"{np.exp(rng.uniform(np.log(1e-4), np.log(3e-3))):.3g}"),
+        dropout=float(rng.choice([0, 0.2, 0.5])),
+        weight_decay=float(rng.choice([0, 1e-4, 1e-2])),
+        cosine_decay=True,
+        epochs=int(rng.choice(epochs)),
+    )
+
+
+def plan_searches(options):
+    """Return the RunKeys of all trials."""
+    plan = []
+    for search in cli.seeds(options):
+        for model in options.variants:
+            trials, epochs = (MORE_TRIALS, MORE_EPOCHS) if model == "dense-longer" else (TRIALS, EPOCHS)
+            if options.smoke:
+                trials, epochs = 2, (1,)
+            recipes = [draw_recipe(options.recipe, search, trial, epochs) for trial in range(trials)]
+            plan += [RunKey(f"{model}-search", SEARCH_SEEDS + search, recipe) for recipe in recipes]
+    return plan
+
+
+def group_trials(trials):
+    """Return the trials by (model, search): dict of lists of (recipe, validation accuracy in percent, seconds)."""
+    groups = {}
+    for key, run in trials.items():
+        accuracy, seconds = 100 * run.record["test"]["accuracy"], sum(run.record["history"]["seconds"])
+        group = groups.setdefault((key.variant.removesuffix("-search"), key.seed - SEARCH_SEEDS), [])
+        group.append((key.recipe, accuracy, seconds))
+    return groups
+
+
+def find_winners(trials):
+    """Return the trial with the highest validation accuracy of each search, by (model, search)."""
+    return {cell: max(group, key=lambda trial: trial[1]) for cell, group in group_trials(trials).items()}
+
+
+def plan_trainings(winners):
+    """Return the RunKeys of the trainings with the winners' settings on all training images."""
+    return [
+        RunKey(model, REPEATS * search + repeat, recipe)
+        for (model, search), (recipe, _, _) in winners.items()
+        for repeat in range(REPEATS)
+    ]
+
+
+def difference(runs, pair, test_labels):
+    """Return in how many of 100 trainings of a search the first model is correct minus the second, for each test image:
+    float (searches, images).
+    """
+    first, second = (compare.is_correct(runs, name, test_labels).astype(np.int8) for name in pair)
+    return 100 * (first - second).reshape(-1, REPEATS, len(test_labels)).mean(axis=1)
+
+
+def compare_models(tuned, untuned, test_labels):
+    """Return how the models compare when they are tuned, and what tuning changes of it: dict of Estimate by name."""
+    present, gain, found = compare.variant_names(tuned), ("conv", "dense"), {}
+    for pair in (gain, ("conv", "fully-connected"), ("conv", "dense-longer")):
+        if set(pair) <= set(present):
+            name = "tuned: " + " - ".join(MODELS[model].label for model in pair)
+            found[name] = crossed_estimate(difference(tuned, pair, test_labels))
+    if set(gain) <= set(present):
+        change = difference(tuned, gain, test_labels) - difference(untuned, gain, test_labels)
+        found["tuned - untuned: conv - dense"] = crossed_estimate(change)
+    return found
+
+
+def best_after(trials, model):
+    """Return the expected best validation accuracy after 1, 2, ... trials, float (searches, trials), and the mean
+    seconds of a trial.
+    """
+    groups = [group for (name, _), group in group_trials(trials).items() if name == model]
+    best = [[expected_maximum([each[1] for each in group], k + 1) for k in range(len(group))] for group in groups]
+    return np.array(best), np.mean([each[2] for group in groups for each in group])
+
+
+def report(trials, tuned, untuned, found):
+    """Return the tables and the conclusion, in Markdown."""
+    winners, models, rows = find_winners(trials), compare.variant_names(tuned), []
+    for model in models:
+        best, seconds = best_after(trials, model)
+        spent = f"{best.shape[1]} trials, {best.shape[1] * seconds:.0f} s"
+        values = best[:, -1], *before_and_after(tuned, untuned, model)
+        rows.append([MODELS[model].label, spent, *map(compare.format_mean, values)])
+    title = f"{len(winners) // len(models)} searches"
+    header = [title, "each", "best validation accuracy, %", "test accuracy untuned, %", "tuned, %"]
+    parts = [compare.markdown_table(header, rows)]
+    if found:
+        parts.append(compare.estimate_table("comparison", found, {name: [each] for name, each in found.items()}))
+    rows = [
+        [f"{MODELS[model].label}, {search}", *(f"{getattr(recipe, name):g}" for name in DRAWN), f"{accuracy:.2f}"]
+        for (model, search), (recipe, accuracy, _) in winners.items()
+    ]
+    parts.append(compare.markdown_table(["winner of search", *DRAWN, "validation accuracy, %"], rows))
+    return "\n\n".join(parts + ([conclusion(tuned, found)] if found else []))
+
+
+def before_and_after(tuned, untuned, model):
+    """Return a model's test accuracies in percent, untuned and tuned."""
+    return compare.accuracies(untuned, model.removesuffix("-longer"), "test"), compare.accuracies(tuned, model, "test")
+
+
+def conclusion(tuned, found):
+    """Return the conclusion in one sentence; docs/plan.md says what "survives" and "undiminished" mean."""
+    gain, change = found["tuned: conv - dense"], found["tuned - untuned: conv - dense"]
+    survives = "survives" if gain.low > 0 else "does not survive"
+    if change.low >= -0.5 and change.high <= 0.5:
+        survives += ", undiminished"
+    pairs = [compare.accuracies(tuned, name, "test") for name in ("conv", "dense")]
+    return (
+        f"With both tuned by the same number of trials, conv is ahead of dense by {compare.format_ci(gain)} points, "
+        f"{compare.format_signed_ci(change)} against the common recipe: the gain {survives} "
+        f"(conv is better in {probability_of_superiority(*pairs):.0%} of all pairs of trainings)."
+    )
+
+
+def plot(trials, tuned, untuned):
+    """Draw validation accuracy against the seconds of a search, and test accuracy tuned and not. Returns: Figure"""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
+    styles = dict(zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True))
+    models = compare.variant_names(tuned)
+    for row, model in enumerate(models):
+        best, seconds = best_after(trials, model)
+        spent = seconds * np.arange(1, best.shape[1] + 1)
+        figures.plot_curve(left, spent, best, MODELS[model].label, styles[model])
+        for n, values in enumerate(before_and_after(tuned, untuned, model)):
+            mean, low, high = mean_interval(values)
+            style = {"fmt": "kD", "mfc": "black" if n else "white", "capsize": 4}
+            label = ("untuned", "tuned")[n] if not row else None
+            right.errorbar(mean, row + 0.24 * n - 0.12, xerr=[[mean - low], [high - mean]], label=label, **style)
+    left.set(xscale="log", xlabel="seconds of a search", ylabel="expected best validation accuracy, %")
+    left.legend(loc="lower right", frameon=False)
+    right.set_yticks(range(len(models)), [MODELS[model].label for model in models])
+    right.invert_yaxis()
+    right.legend(frameon=False)
+    right.set(xlabel="test accuracy, %: mean and 95% interval over trainings")
+    return figure
+
+
+def main(argv=None):
+    """Do the trials and trainings that are missing; print tables and conclusion, draw the figure."""
+    flags = cli.study_parser(__doc__, MODELS, seeds=5)
+    options = cli.parse(flags, argv)
+    if options.seed + options.seeds > SEARCH_SEEDS // REPEATS:
+        flags.error(f"argument --seeds: searches from 0 to {SEARCH_SEEDS // REPEATS - 1} only")
+    path = figures.path_to_save(options, "equal_tuning.png")
+    trials = cli.study_runs("equal_tuning", options, plan_searches(options))
+    plan = plan_trainings(find_winners(trials))
+    tuned = cli.study_runs("equal_tuning", options, plan)
+    plan = dict.fromkeys(
+        key._replace(variant=key.variant.removesuffix("-longer"), recipe=options.recipe) for key in plan
+    )
+    untuned = cli.study_runs("convolution_gain", options, list(plan))
+    test_labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
+    found = compare_models(tuned, untuned, test_labels)
+    figures.save(plot(trials, tuned, untuned), path)
+    print(report(trials, tuned, untuned, found))
+    figures.show()
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

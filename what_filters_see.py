@@ -1,0 +1,183 @@
+"""Experiment 9: what the 32 filters of the convolution respond to, and which of them the model needs.
+
+The kernels of a trained conv model in order of importance, their feature maps for three garments, and the test accuracy
+without each filter and with the most important ones only. Five seeds; the pictures are of the first. Without a filter
+means: its feature map is set to 0, and nothing is trained again.
+
+python what_filters_see.py
+python what_filters_see.py --image shoe.jpg shirt.png
+python what_filters_see.py --from-results    # the published runs: table, sentence and figures in seconds
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+import convolution_gain
+from lab import cli, compare, figures
+from lab.data import CLASS_NAMES, load_test_data, scale
+
+GARMENTS = (0, 1, 2)  # test images: an ankle boot, a pullover, trousers
+MAPS = 6  # filters whose feature maps are drawn
+BATCH = 500
+COST = 0.1  # points
+
+
+def contributions(weights, images):
+    """Yield what each filter adds to the inputs of the 128 hidden units, float32 (32, batch, 128), batch by batch."""
+    kernel, bias, hidden = weights[:3]
+    hidden = hidden.reshape(26 * 26, 32, 128).transpose(1, 0, 2)
+    for start in range(0, len(images), BATCH):
+        maps = feature_maps(kernel, bias, images[start : start + BATCH])
+        yield maps.reshape(len(maps), 26 * 26, 32).transpose(2, 0, 1) @ hidden
+
+
+def feature_maps(kernel, bias, images):
+    """Return what a convolution with ReLU makes of images, uint8 (n, 28, 28): float32 (n, 26, 26, 32)."""
+    patches = np.lib.stride_tricks.sliding_window_view(scale(images), (3, 3), axis=(1, 2))
+    return np.maximum(patches.reshape(*patches.shape[:3], 9) @ kernel.reshape(9, 32) + bias, 0)
+
+
+def count_correct(weights, split, combine):
+    """Return how often a model is correct if only some filters add to its hidden units, integers (combinations,).
+
+    Args: the model's weights; Split; function of contributions (32, batch, 128) to sums (combinations, batch, 128)
+    """
+    _, _, _, hidden_bias, output, output_bias = weights
+    correct, start = 0, 0
+    for each in contributions(weights, split.images):
+        labels = split.labels[start : start + BATCH]
+        logits = np.maximum(combine(each) + hidden_bias, 0) @ output + output_bias
+        correct, start = correct + (logits.argmax(axis=-1) == labels).sum(axis=1), start + BATCH
+    return correct
+
+
+def collect_filters(model, test_split, prepare):
+    """Return the convolution of a trained conv model and what its filters do; a dict of arrays.
+
+    `kernel` float32 (3, 3, 32) and `bias` (32,); `active`, the fraction of places with a positive value, float32 (32,);
+    `order`, the filters from the most important one on, uint8 (32,): by the accuracy without them on every other test
+    image. On the other half, whose number is `n`: `without` each filter, and with the `best` 0, 1, ... 32 of the order,
+    how many predictions are correct, int (32,) and (33,).
+    """
+    weights = [each.numpy() for each in model.trainable_variables]
+    test_split = test_split._replace(images=prepare(test_split.images))
+    ranking, measured = test_split.at(slice(0, None, 2)), test_split.at(slice(1, None, 2))
+
+    def leave_one_out(each):
+        return each.sum(axis=0) - each
+
+    order = count_correct(weights, ranking, leave_one_out).argsort(kind="stable")
+
+    def keep_best(each):
+        return np.concatenate([np.zeros_like(each[:1]), each[order].cumsum(axis=0)])
+
+    batches = [measured.images[start : start + BATCH] for start in range(0, len(measured.labels), BATCH)]
+    return {
+        "kernel": weights[0].reshape(3, 3, 32),
+        "bias": weights[1],
+        "active": np.mean([(feature_maps(*weights[:2], each) > 0).mean(axis=(0, 1, 2)) for each in batches], axis=0),
+        "order": np.uint8(order),
+        "without": count_correct(weights, measured, leave_one_out),
+        "best": count_correct(weights, measured, keep_best),
+        "n": np.array(len(measured.labels)),
+    }
+
+
+VARIANTS = {"conv": replace(convolution_gain.VARIANTS["conv"], collect=collect_filters)}
+
+
+def accuracies(runs, name):
+    """Return accuracies in percent by seed: "best", with the 0 to 32 best filters; "without" each filter, sorted."""
+    values = 100 * np.stack([run.arrays[name] / run.arrays["n"] for run in runs])
+    return values if name == "best" else np.sort(values)
+
+
+def count_spare(runs):
+    """Return for each seed how many of the least important filters can go at a cost of less than COST points."""
+    best = accuracies(runs, "best")
+    return [32 - int(np.argmax(values > values[-1] - COST)) for values in best]
+
+
+def report(runs):
+    """Return the table of the first seed's filters and the conclusion, in Markdown."""
+    arrays = runs[0].arrays
+    norms = np.linalg.norm(arrays["kernel"].reshape(9, 32), axis=0)
+    without = 100 * arrays["without"] / arrays["n"]
+    rows = [
+        [str(filter), f"{norms[filter]:.2f}", f"{100 * arrays['active'][filter]:.1f}", f"{without[filter]:.2f}"]
+        for filter in arrays["order"]
+    ]
+    header = ["filter, the most important first", "norm of its kernel", "active, %", "test accuracy without it, %"]
+    costs = accuracies(runs, "best")[:, -1:] - accuracies(runs, "without")
+    few = accuracies(runs, "best")[:, -1] - accuracies(runs, "best")[:, 8]
+    quoted = [compare.format_mean(list(values)) for values in (costs[:, 0], np.median(costs, axis=1), few)]
+    sentence = (
+        f"Without its most important filter, conv loses {quoted[0]} points of test accuracy, without a filter of "
+        f"median importance {quoted[1]}, and with the best 8 only, {quoted[2]}; "
+        f"{compare.format_mean(count_spare(runs))} of 32 filters can go at a cost of less than {COST} points "
+        f"({len(runs)} seeds, n = {arrays['n']:,})."
+    )
+    return f"{compare.markdown_table(header, rows)}\n\n{sentence}"
+
+
+def plot_filters(run, images, titles):
+    """Draw the kernels in order of importance, and for each image the maps of the first ones. Returns: Figure"""
+    import matplotlib.pyplot as plt
+
+    kernel, bias, order = (run.arrays[name] for name in ("kernel", "bias", "order"))
+    figure = plt.figure(figsize=(11, 3.4 + 1.6 * len(images)), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(3.4, 1.6 * len(images)))
+    limit = np.abs(kernel).max()
+    axes = upper.subplots(3, 11)
+    for place, (ax, filter) in enumerate(zip(axes.flat, order, strict=False)):
+        shown = ax.imshow(kernel[..., filter], cmap="PuOr_r", vmin=-limit, vmax=limit)
+        ax.set_title(f"{place + 1}", fontsize=9)
+    upper.colorbar(shown, ax=axes, label="weight")
+    upper.suptitle("3 x 3 kernels, the most important first")
+    axes = np.concatenate([axes.ravel(), lower.subplots(len(images), 1 + MAPS, squeeze=False).ravel()])
+    maps = feature_maps(kernel, bias, images)[..., order[:MAPS]]
+    for n, ax in enumerate(axes[33:]):
+        row, column = divmod(n, 1 + MAPS)
+        ax.imshow(maps[row, ..., column - 1] if column else images[row], cmap="gray", vmin=0)
+        ax.set_title(f"feature map {column}" if column else titles[row], fontsize=9)
+    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+    axes[32].axis("off")
+    return figure
+
+
+def plot_importance(runs):
+    """Draw test accuracy without each filter, sorted, and with the best ones only. Returns: matplotlib Figure"""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    places = np.arange(1, 33)
+    figures.plot_curve(left, places, accuracies(runs, "without"), "without one filter", "ko")
+    left.axhline(accuracies(runs, "best")[:, -1].mean(), color="0.5", linestyle="--", label="with all")
+    left.set(xlabel="filter, by the accuracy without it", ylabel="test accuracy, %: mean and 95% interval")
+    left.legend(frameon=False)
+    figures.plot_curve(right, places, accuracies(runs, "best")[:, 1:], "the best only", "k-")
+    right.set(xlabel="number of filters kept, the most important first", ylabel="test accuracy, %")
+    return figure
+
+
+def main(argv=None):
+    """Do the runs that are missing; print table and conclusion, draw the figures."""
+    flags = cli.study_parser(__doc__, VARIANTS, seeds=5)
+    flags.add_argument("--image", type=cli.nonempty_path, nargs="+", metavar="FILE", help="your photographs")
+    options = cli.parse(flags, argv)
+    photographs = [cli.read_photograph(path)[1] for path in options.image or []]
+    path = figures.path_to_save(options, "what_filters_see.png")
+    runs = list(cli.study_runs("what_filters_see", options).values())
+    images, labels = load_test_data(options.data_dir).at(list(GARMENTS))
+    titles = [each.name for each in options.image or []] or [CLASS_NAMES[label] for label in labels]
+    images = np.stack(photographs) if photographs else images
+    figures.save(plot_filters(runs[0], images, titles), path)
+    figures.save(plot_importance(runs), path and path.with_stem(f"{path.stem}_importance"))
+    print(report(runs))
+    figures.show()
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
