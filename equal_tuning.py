@@ -19,8 +19,8 @@ from lab.data import load_test_data
 from lab.statistics import crossed_estimate, expected_maximum, mean_interval, probability_of_superiority
 from lab.study import RunKey
 
-EPOCHS, MORE_EPOCHS = (3, 6, 12), (3, 6, 12, 30, 60)
-TRIALS, MORE_TRIALS = 5, 25
+TRIALS, EPOCHS = 5, (3, 6, 12)  # of a search
+MORE_TRIALS, MORE_EPOCHS = 25, (3, 6, 12, 30, 60)
 SEARCH_SEEDS = 100  # of the first search; those of the trainings that follow start from 0, as in experiment 5
 DRAWN = ("learning_rate", "dropout", "weight_decay", "epochs")
 REPEATS = 2  # trainings with a winner's settings
@@ -38,11 +38,11 @@ def collect_nothing(model, test_split, prepare):
 
 MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected")}
 MODELS["dense-longer"] = replace(MODELS["dense"], label="dense, longer search")
-SEARCHES = {f"{name}-search": model for name, model in MODELS.items()}
-VARIANTS = MODELS | {
-    name: replace(model, select=validate_on_training_images, collect=collect_nothing)
-    for name, model in SEARCHES.items()
+SEARCHES = {
+    f"{name}-search": replace(model, select=validate_on_training_images, collect=collect_nothing)
+    for name, model in MODELS.items()
 }
+VARIANTS = MODELS | SEARCHES
 
 
 def draw_recipe(recipe, search, trial, epochs):
@@ -96,9 +96,7 @@ def plan_trainings(winners):
 
 
 def difference(runs, pair, test_labels):
-    """Return in how many of 100 trainings of a search the first model is correct minus the second, for each test image:
-    float (searches, images).
-    """
+    """Return where the first model is correct minus the second, means of a search in percent, (searches, images)."""
     first, second = (compare.is_correct(runs, name, test_labels).astype(np.int8) for name in pair)
     return 100 * (first - second).reshape(-1, REPEATS, len(test_labels)).mean(axis=1)
 
@@ -117,9 +115,7 @@ def compare_models(tuned, untuned, test_labels):
 
 
 def best_after(trials, model):
-    """Return the expected best validation accuracy after 1, 2, ... trials, float (searches, trials), and the mean
-    seconds of a trial.
-    """
+    """Return the expected best accuracy after 1, 2, ... trials, (searches, trials), and a trial's mean seconds."""
     groups = [group for (name, _), group in group_trials(trials).items() if name == model]
     best = [[expected_maximum([each[1] for each in group], k + 1) for k in range(len(group))] for group in groups]
     return np.array(best), np.mean([each[2] for group in groups for each in group])
@@ -148,7 +144,10 @@ def report(trials, tuned, untuned, found):
 
 def before_and_after(tuned, untuned, model):
     """Return a model's test accuracies in percent, untuned and tuned."""
-    return compare.accuracies(untuned, model.removesuffix("-longer"), "test"), compare.accuracies(tuned, model, "test")
+    return [
+        compare.accuracies(runs, name, "test")
+        for runs, name in ((untuned, model.removesuffix("-longer")), (tuned, model))
+    ]
 
 
 def conclusion(tuned, found):
@@ -178,15 +177,13 @@ def plot(trials, tuned, untuned):
         figures.plot_curve(left, spent, best, MODELS[model].label, styles[model])
         for n, values in enumerate(before_and_after(tuned, untuned, model)):
             mean, low, high = mean_interval(values)
-            style = {"fmt": "kD", "mfc": "black" if n else "white", "capsize": 4}
-            label = ("untuned", "tuned")[n] if not row else None
-            right.errorbar(mean, row + 0.24 * n - 0.12, xerr=[[mean - low], [high - mean]], label=label, **style)
+            style = {"fmt": "kD", "mfc": ("white", "black")[n], "capsize": 4}
+            right.errorbar(mean, row + 0.2 * n - 0.1, xerr=[[mean - low], [high - mean]], **style)
     left.set(xscale="log", xlabel="seconds of a search", ylabel="expected best validation accuracy, %")
     left.legend(loc="lower right", frameon=False)
     right.set_yticks(range(len(models)), [MODELS[model].label for model in models])
     right.invert_yaxis()
-    right.legend(frameon=False)
-    right.set(xlabel="test accuracy, %: mean and 95% interval over trainings")
+    right.set(xlabel="test accuracy, %, untuned (white) and tuned: mean and 95% interval")
     return figure
 
 
@@ -200,10 +197,8 @@ def main(argv=None):
     trials = cli.study_runs("equal_tuning", options, plan_searches(options))
     plan = plan_trainings(find_winners(trials))
     tuned = cli.study_runs("equal_tuning", options, plan)
-    plan = dict.fromkeys(
-        key._replace(variant=key.variant.removesuffix("-longer"), recipe=options.recipe) for key in plan
-    )
-    untuned = cli.study_runs("convolution_gain", options, list(plan))
+    plan = dict.fromkeys(RunKey(key.variant.removesuffix("-longer"), key.seed, options.recipe) for key in plan)
+    untuned = cli.study_runs("convolution_gain", options, plan)
     test_labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
     found = compare_models(tuned, untuned, test_labels)
     figures.save(plot(trials, tuned, untuned), path)

@@ -1,0 +1,73 @@
+import re
+
+import numpy as np
+import pytest
+from conftest import run_script
+
+import what_filters_see
+from lab.plumbing.results import Run
+from lab.recipe import SMOKE, predict, train
+
+
+@pytest.fixture(scope="module")
+def trained(splits):
+    train_split, test_split = splits[0].first(2_000), splits[1].first(600)
+    return train(what_filters_see.VARIANTS["conv"].build_model, SMOKE, 0, train_split, test_split)[0], test_split
+
+
+def count_correct(model, split):
+    return (predict(model, split.images).argmax(axis=1) == split.labels).sum()
+
+
+def test_feature_maps_are_those_of_the_model(trained):
+    from keras import Model
+
+    model, (images, _) = trained
+    kernel, bias = (weights.numpy() for weights in model.layers[0].weights)
+    expected = Model(model.inputs[0], model.layers[0].output).predict(images[..., None] / np.float32(255), verbose=0)
+    np.testing.assert_allclose(what_filters_see.feature_maps(kernel, bias, images), expected, atol=1e-5)
+
+
+def test_filters_are_removed_as_if_their_weights_were_zero(trained):
+    model, test_split = trained
+    measured = what_filters_see.collect_filters(model, test_split, lambda images: images)
+    half = test_split.at(slice(1, None, 2))
+    assert measured["n"] == 300
+    assert measured["best"][32] == count_correct(model, half)
+    assert sorted(measured["order"]) == list(range(32))
+    weights = model.layers[0].get_weights()
+
+    def keep(filters):
+        model.layers[0].set_weights([weight * np.isin(np.arange(32), filters) for weight in weights])
+        return model
+
+    try:
+        for gone in (0, 13, 31):
+            assert measured["without"][gone] == count_correct(keep(np.delete(np.arange(32), gone)), half)
+        for k in (0, 1, 5):
+            assert measured["best"][k] == count_correct(keep(measured["order"][:k]), half)
+        ranking = [
+            count_correct(keep(np.delete(np.arange(32), n)), test_split.at(slice(0, None, 2))) for n in range(32)
+        ]
+    finally:
+        model.layers[0].set_weights(weights)
+    np.testing.assert_array_equal(measured["order"], np.argsort(ranking, kind="stable"))
+
+
+def test_how_many_filters_can_go():
+    best = np.array([0, *range(100, 130), 130, 130])  # of 1,000: all but the last are missed
+    run = Run({}, {"best": best, "n": np.array(1_000)})
+    assert what_filters_see.count_spare([run]) == [1]
+    cheap = Run({}, {"best": np.array([0, *[9_995] * 31, 10_000]), "n": np.array(10_000)})
+    assert what_filters_see.count_spare([cheap]) == [31]
+
+
+def test_the_experiment_at_smoke_size(tmp_path):
+    process = run_script("what_filters_see.py", "--smoke", "--seeds", 2, "--output-dir", tmp_path)
+    assert process.returncode == 0, process.stderr
+    figures = ["what_filters_see.png", "what_filters_see_importance.png"]
+    assert sorted(path.name for path in (tmp_path / "smoke").glob("*.png")) == figures
+    assert len(re.findall(r"^\| +\d+ +\|", process.stdout, re.M)) == 32
+    assert process.stdout.rstrip().endswith(
+        "of 32 filters can go at a cost of less than 0.1 points (2 seeds, n = 250)."
+    )
