@@ -1,59 +1,60 @@
-# `make` sets up and runs the main job, `make test` sets up and runs the tests; PYTHON=python3.12 chooses another Python.
+# `make help` lists the targets; PYTHON=python3.12 chooses another Python.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate
 
-.PHONY: all test test-faults lint figures study soak bench lock clean
+STUDIES := convolution_gain sample_efficiency robustness equal_tuning what_filters_see
 
-all: .venv/installed
+.PHONY: all help test test-faults lint figures study soak bench lock clean
+
+all: .venv/installed  ## set up, train both models of the original project, and print their difference (the default)
 	$(BIN)/python deep_learning.py
 	$(BIN)/python deep_learning_conv.py
 	$(BIN)/python convolution_gain.py --short
 
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-test: .venv/installed-dev
+test: .venv/installed-dev  ## set up and run the tests
 	$(PYTEST) --ignore tests/faults --ignore tests/benchmarks
 
-# the longer tests: of faults, and of the benchmark at its smallest
-test-faults: .venv/installed-dev
+test-faults: .venv/installed-dev  ## the longer tests: of faults, and of the benchmark at its smallest
 	$(PYTEST) tests/faults tests/benchmarks
 
-lint: .venv/installed-dev
+lint: .venv/installed-dev  ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-figures: .venv/installed
+figures: .venv/installed  ## make figures, results/*.md and the tables of the documentation from the published runs
 	MPLBACKEND=Agg $(BIN)/python deep_learning_pred.py --save figures/predictions.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
-	for script in convolution_gain sample_efficiency robustness; do \
+	for script in $(STUDIES); do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.txt && \
 		sed '/^figure: /d' saves/$$script.txt > results/$$script.md || exit 1; \
 	done
+	$(BIN)/python docs/tables.py
 
-# the published runs of experiments 5 to 7: four hours on two cores; finished runs are not done again
-study: .venv/installed
-	for script in convolution_gain sample_efficiency robustness; do \
+study: .venv/installed  ## the published runs of experiments 5 to 9, but for finished ones: HOURS hours on two cores
+	for script in $(STUDIES); do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --output-dir results --save saves/$$script.png || exit 1; \
 	done
 
-# all fault tests in their long form, and their table: an hour
-soak: .venv/installed-dev
+soak: .venv/installed-dev  ## all fault tests in their long form, and their table: an hour
 	$(BIN)/python -m pytest tests -m fault --soak --faults results/faults.md
 
-# a virtual environment of its own: the contestants' packages are large, and slow down the import of Keras
-bench: .venv-bench/installed
+bench: .venv-bench/installed  ## compare the recipe with Keras, PyTorch and JAX: an hour
 	.venv-bench/bin/python benchmarks/run.py
 
-# the exact versions of everything, for all Pythons and platforms, from those that requirements*.txt name
-lock: .venv/installed
+lock: .venv/installed  ## find the versions of everything again, from those that requirements*.txt name
 	$(PIP) uv==0.13.9
 	$(LOCK) requirements.txt -o requirements.lock
 	$(LOCK) requirements-dev.txt -o requirements-dev.lock
 
-clean:
+clean:  ## remove all that git ignores
 	rm -rf .venv .venv-bench saves .hypothesis .pytest_cache .ruff_cache __pycache__ */__pycache__
 
 .venv/installed: requirements.lock
@@ -67,6 +68,7 @@ clean:
 	$(PIP) --require-hashes -r requirements-dev.lock
 	touch $@
 
+# an environment of its own: the contestants' packages are large, and slow down the import of Keras
 .venv-bench/installed: requirements-bench.txt requirements.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
