@@ -125,7 +125,9 @@ def report(runs, found, test_labels):
         calibration = {VARIANTS[name].label: compare.calibration(runs, name, test_labels) for name in names}
         rows = [[label, *map("{:.4f}".format, errors)] for label, errors in calibration.items()]
         header = ["test set", "expected calibration error", "negative log-likelihood"]
-        parts += [compare.markdown_table(header, rows), conclusion(runs, found)]
+        parts.append(compare.markdown_table(header, rows))
+    if {CONTROLLED, ORIGINAL} & found.keys():
+        parts.append(conclusion(runs, found))
     return "\n\n".join(parts)
 
 
@@ -150,14 +152,20 @@ def run_table(runs):
 
 def conclusion(runs, found):
     """Return the conclusion in one sentence."""
-    text = "One 3 x 3 convolution in front of the same head buys {:.2f} points [{:.2f}, {:.2f}] on the test set"
-    text = text.format(*found[CONTROLLED][0])
+    if CONTROLLED not in found:
+        original = compare.format_signed_ci(found[ORIGINAL][0])
+        text = f"The original comparison, of two models that differ in two things: {original} points on the test set"
+        return f"{text} ({compare.format_seeds(runs)})."
+    text = "One 3 x 3 convolution in front of the same head buys {} points on the test set"
+    text = text.format(compare.format_signed_ci(found[CONTROLLED][0]))
     if found.keys() >= set(FAMILIES["chain"]):
         parts = [f"{compare.format_signed_ci(found[name][0])} for {name.split(':')[0]}" for name in FAMILIES["chain"]]
         text += f": {', '.join(parts)}"
     if ORIGINAL in found:
         original, bridge = (compare.format_signed_ci(found[name][0]) for name in (ORIGINAL, BRIDGE))
-        text += f". The original comparison gives {original}, because its conv model lacks a ReLU, which costs {bridge}"
+        text += (
+            f". The original comparison, whose conv model lacks a ReLU, gives {original}; the ReLU is worth {bridge}"
+        )
     pairs = [compare.accuracies(runs, name, "test") for name in ("conv", "dense")]
     text += f". A run of conv is better than a run of dense in {probability_of_superiority(*pairs):.0%} of all"
     return f"{text} pairs ({compare.format_seeds(runs)})."

@@ -125,7 +125,12 @@ VARIANTS = {name: replace(convolution_gain.VARIANTS[name], collect=collect_robus
 VARIANTS["dense-longer"] = replace(VARIANTS["dense"], label="dense, longer")
 EPOCHS_LONGER = 20
 STYLES = dict(zip(VARIANTS, ("C0--", "C1-", "C4-.", "C3:", "C2--"), strict=True))
-COMPARED = {"conv - dense": ("conv", "dense"), "conv - (dense, longer)": ("conv", "dense-longer")}
+COMPARED = {
+    "conv - dense": ("conv", "dense"),
+    "conv - (dense, longer)": ("conv", "dense-longer"),
+    "conv - (conv, shuffled)": ("conv", "conv-shuffled"),
+    "(conv, shuffled) - dense": ("conv-shuffled", "dense"),
+}
 
 
 def correct_fractions(runs, variant, corruption):
@@ -145,50 +150,70 @@ def consistencies(runs, variant, corruption):
     return 100 * np.stack([run.arrays[f"{corruption} consistency"] for run in compare.runs_for(runs, variant)])
 
 
-def gains(runs, corruption):
-    """Return the Estimates of COMPARED at each strength, in points: dict of lists by name."""
-    present = compare.variant_names(runs)
-    return {
-        name: [crossed_estimate(100 * each) for each in (first - second).swapaxes(0, 1)]
-        for name, pair in COMPARED.items()
-        if set(pair) <= set(present)
-        for first, second in [[correct_fractions(runs, variant, corruption) for variant in pair]]
-    }
+def gains(runs, corruption, against_clean=False):
+    """Return the Estimates of COMPARED at each strength, in points: dict of lists by name.
+
+    Args: name of a corruption; whether to subtract the difference on clean images: how much more the second loses
+    """
+    present, found = compare.variant_names(runs), {}
+    for name, pair in COMPARED.items():
+        if set(pair) <= set(present):
+            first, second = (correct_fractions(runs, variant, corruption) for variant in pair)
+            difference = 100 * (first - second)
+            if against_clean:
+                _, strengths, identity = CORRUPTIONS[corruption]
+                difference = difference - difference[:, [strengths.index(identity)]]
+            found[name] = [crossed_estimate(each) for each in difference.swapaxes(0, 1)]
+    return found
+
+
+def gain_table(title, found):
+    """Return Estimates, by corruption as `gains` returns them, in Markdown; a corruption is a family of tests."""
+    rows = []
+    for corruption, by_name in found.items():
+        strengths = CORRUPTIONS[corruption].strengths
+        adjusted = iter(holm([each.p_value for estimates in by_name.values() for each in estimates]))
+        columns = [
+            [f"{compare.format_signed_ci(each)}, p {compare.format_p(next(adjusted))}" for each in estimates]
+            for estimates in by_name.values()
+        ]
+        rows += [[place_name(corruption, strength), *row] for strength, *row in zip(strengths, *columns, strict=True)]
+    return compare.markdown_table([title, *found["shift"]], rows)
+
+
+def place_name(corruption, strength):
+    """Return how tables call a corruption of some strength."""
+    return f"{corruption}, {UNITS[corruption]}: {strength:g}"
 
 
 def report(runs):
     """Return the tables and the conclusion, in Markdown."""
     names = compare.variant_names(runs)
-    gain = {corruption: gains(runs, corruption) for corruption in CORRUPTIONS}
-    rows = {what: [] for what in ("accuracy", "consistency", "gain")}
-    for corruption, (_, strengths, _) in CORRUPTIONS.items():
-        accuracy = [accuracies(runs, name, corruption).T for name in names]
-        consistency = [consistencies(runs, name, corruption).T for name in names]
-        adjusted = {name: holm([each.p_value for each in found]) for name, found in gain[corruption].items()}
-        for n, strength in enumerate(strengths):
-            place = f"{corruption}, {UNITS[corruption]}: {strength:g}"
-            rows["accuracy"].append([place, *(compare.format_mean(each[n]) for each in accuracy)])
-            rows["consistency"].append([place, *(compare.format_mean(each[n]) for each in consistency)])
-            columns = [
-                f"{compare.format_signed_ci(found[n])}, p {compare.format_p(adjusted[name][n])}"
-                for name, found in gain[corruption].items()
-            ]
-            rows["gain"].append([place, *columns])
     labels = [VARIANTS[name].label for name in names]
-    parts = [compare.markdown_table([f"{what} in %", *labels], rows[what]) for what in ("accuracy", "consistency")]
-    if compared := list(gain["shift"]):
-        parts.append(compare.markdown_table(["points, p (Holm, for each corruption)", *compared], rows["gain"]))
-    if "conv - dense" in compared:
-        parts.append(
-            f"{conclusion({name: each['conv - dense'] for name, each in gain.items()})} ({compare.format_seeds(runs)})."
-        )
+    trained = [compare.format_mean(compare.accuracies(runs, name, "train")) for name in names]
+    rows = {accuracies: [["training images", *trained]], consistencies: []}
+    for percentages in rows:
+        for corruption, (_, strengths, _) in CORRUPTIONS.items():
+            columns = [map(compare.format_mean, percentages(runs, name, corruption).T) for name in names]
+            places = [place_name(corruption, strength) for strength in strengths]
+            rows[percentages] += [list(row) for row in zip(places, *columns, strict=True)]
+    titles = "accuracy in %", "consistency in %"
+    parts = [compare.markdown_table([title, *labels], each) for title, each in zip(titles, rows.values(), strict=True)]
+    gain = {corruption: gains(runs, corruption) for corruption in CORRUPTIONS}
+    if gain["shift"]:
+        change = {corruption: gains(runs, corruption, against_clean=True) for corruption in CORRUPTIONS}
+        parts.append(gain_table("difference in points, p (Holm, for each corruption)", gain))
+        parts.append(gain_table("the same, minus that on clean images", change))
+    if "conv - dense" in gain["shift"]:
+        sentence = conclusion({name: each["conv - dense"] for name, each in gain.items()})
+        parts.append(f"{sentence} ({compare.format_seeds(runs)}).")
     return "\n\n".join(parts)
 
 
 def conclusion(gain):
     """Return the conclusion in one sentence, at the headline strengths. Args: Estimates by corruption"""
     quoted = {"clean images": ("shift", 0)}
-    quoted |= {f"{name}, {UNITS[name]}: {each:g}": (name, each) for name, each in HEADLINE_STRENGTHS.items()}
+    quoted |= {place_name(name, each): (name, each) for name, each in HEADLINE_STRENGTHS.items()}
     parts = [(what, gain[name][CORRUPTIONS[name].strengths.index(each)]) for what, (name, each) in quoted.items()]
     ahead = [f"{compare.format_ci(interval)} ({what})" for what, interval in parts if interval.mean > 0]
     behind = [f"{compare.format_ci(interval)} ({what})" for what, interval in parts if interval.mean <= 0]

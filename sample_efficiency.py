@@ -86,8 +86,9 @@ def data_multiplier(sizes, ours, theirs):
 
     The mean is read off a line through the mean accuracies of theirs over the logarithm of the size. The interval comes
     from the difference to that line, its slope taken as known (the delta method): that difference varies by seed and by
-    image, as in `lab.statistics.crossed_estimate`. If ours is significantly beyond theirs at any size, mean and high
-    are infinite and low is how far theirs was tried. None if ours is out of reach otherwise.
+    image, as in `lab.statistics.crossed_estimate`; a high beyond the sizes tried is infinite. If ours is significantly
+    beyond theirs at any size, mean and high are infinite and low is how far theirs was tried. None if ours is out of
+    reach otherwise.
 
     Args: sizes; whether two models are correct, (sizes, seeds, images)
     """
@@ -107,7 +108,8 @@ def data_multiplier(sizes, ours, theirs):
             line = (1 - share) * theirs[k - 1] + share * theirs[k]
             mean, low, high, _ = crossed_estimate((correct - line) / slope)
             center = places[k - 1] + share * (places[k] - places[k - 1]) - np.log(n)
-            multipliers.append(tuple(np.exp([center, center + low - mean, center + high - mean])))
+            low, high = np.exp([center + low - mean, center + high - mean])
+            multipliers.append((np.exp(center), low, high if high * n <= sizes[-1] else np.inf))
     return multipliers
 
 
@@ -117,7 +119,7 @@ def gains(runs, test_labels):
     others = [model for model in models if model != "dense"] if "dense" in models else []
     pairs = {(model, n): {names[model, n]: 1, names["dense", n]: -1} for model in others for n in sizes}
     found = compare.estimates(runs, pairs, test_labels)
-    return {key: on_test for key, (on_test, _) in found.items()}
+    return {key: on_test for key, (on_test, *_) in found.items()}
 
 
 def report(runs, gain, test_labels, protocol):
@@ -157,15 +159,21 @@ def conclusion(gain, sizes, multipliers):
     by_size = {n: gain["conv", n] for n in sizes}
     clear = [f"{compare.format_signed_ci(each)} with {n:,}" for n, each in by_size.items() if each.low * each.high > 0]
     unclear = [f"{n:,}" for n, each in by_size.items() if each.low * each.high <= 0]
-    ratios = [f"{format_multiplier(each)} with {n:,}" for n, each in multipliers.items() if each]
+    clear_ratios = {n: each for n, each in multipliers.items() if each and not each[1] <= 1 <= each[2]}
+    ratios = [f"{format_multiplier(each)} with {n:,}" for n, each in clear_ratios.items()]
     text = f"In points, one convolution buys {', '.join(clear) or 'nothing clear with any number of'} training images"
     text += f"; there is no clear difference at {', '.join(unclear)}" if unclear else ""
-    return text + (f"; dense needs as many images times {', '.join(ratios)}" if ratios else "")
+    return text + (f"; for the accuracy of conv, dense needs {', '.join(ratios)} times as many" if ratios else "")
 
 
 def format_multiplier(multiplier):
     """Return (mean, low, high) of a ratio as text."""
-    return ("more than {1:.0f}" if np.isinf(multiplier[0]) else "{:.1f} [{:.1f}, {:.1f}]").format(*multiplier)
+    mean, low, high = multiplier
+    return (
+        f"more than {low:.0f}"
+        if np.isinf(mean)
+        else f"{mean:.1f} [{low:.1f}, {f'{high:.1f}' if high < np.inf else '∞'}]"
+    )
 
 
 def plot(runs, gain, protocol):

@@ -55,67 +55,75 @@ def count_correct(weights, split, combine):
 def collect_filters(model, test_split, prepare):
     """Return the convolution of a trained conv model and what its filters do; a dict of arrays.
 
-    `kernel` float32 (3, 3, 32) and `bias` (32,); `active`, the fraction of places with a positive value, float32 (32,);
-    `order`, the filters from the most important one on, uint8 (32,): by the accuracy without them on every other test
-    image. On the other half, whose number is `n`: `without` each filter, and with the `best` 0, 1, ... 32 of the order,
-    how many predictions are correct, int (32,) and (33,).
+    `kernel` float32 (3, 3, 32) and `bias` (32,); `active`, the fraction of places with a positive value, float (32,);
+    `order`, the filters from the most important one on, uint8 (32,), by the accuracy without each on every other test
+    image. On these n images and on the n others, how many predictions are correct: `without` each filter, int (2, 32),
+    and with the `best` 0, 1, ... 32 of the order, int (2, 33).
     """
     weights = [each.numpy() for each in model.trainable_variables]
     test_split = test_split._replace(images=prepare(test_split.images))
-    ranking, measured = test_split.at(slice(0, None, 2)), test_split.at(slice(1, None, 2))
+    halves = [test_split.at(slice(start, None, 2)) for start in (0, 1)]
 
     def leave_one_out(each):
         return each.sum(axis=0) - each
 
-    order = count_correct(weights, ranking, leave_one_out).argsort(kind="stable")
+    without = np.stack([count_correct(weights, half, leave_one_out) for half in halves])
+    order = without[0].argsort(kind="stable")
 
     def keep_best(each):
         return np.concatenate([np.zeros_like(each[:1]), each[order].cumsum(axis=0)])
 
-    batches = [measured.images[start : start + BATCH] for start in range(0, len(measured.labels), BATCH)]
     return {
         "kernel": weights[0].reshape(3, 3, 32),
         "bias": weights[1],
-        "active": np.mean([(feature_maps(*weights[:2], each) > 0).mean(axis=(0, 1, 2)) for each in batches], axis=0),
+        "active": (feature_maps(*weights[:2], halves[1].images[:BATCH]) > 0).mean(axis=(0, 1, 2)),
         "order": np.uint8(order),
-        "without": count_correct(weights, measured, leave_one_out),
-        "best": count_correct(weights, measured, keep_best),
-        "n": np.array(len(measured.labels)),
+        "without": without,
+        "best": np.stack([count_correct(weights, half, keep_best) for half in halves]),
+        "n": np.array(len(halves[1].labels)),
     }
 
 
 VARIANTS = {"conv": replace(convolution_gain.VARIANTS["conv"], collect=collect_filters)}
 
 
-def accuracies(runs, name):
-    """Return accuracies in percent by seed: "best", with the 0 to 32 best filters; "without" each filter, sorted."""
-    values = 100 * np.stack([run.arrays[name] / run.arrays["n"] for run in runs])
-    return values if name == "best" else np.sort(values)
+def accuracies(runs, name, half=1):
+    """Return accuracies in percent by seed, on the half that did not decide the order: float (seeds, combinations).
+
+    Args: name: "best", with the 0 to 32 best filters, or "without" each filter, the most important first
+    """
+    counts = [run.arrays[name][half] for run in runs]
+    if name == "without":
+        counts = [each[run.arrays["order"]] for each, run in zip(counts, runs, strict=True)]
+    return 100 * np.stack([each / run.arrays["n"] for each, run in zip(counts, runs, strict=True)])
 
 
 def count_spare(runs):
-    """Return for each seed how many of the least important filters can go at a cost of less than COST points."""
-    best = accuracies(runs, "best")
-    return [32 - int(np.argmax(values > values[-1] - COST)) for values in best]
+    """Return for each seed how many of the last filters go at a cost below COST points on the half that ordered them,
+    and what they cost on the other half, in points.
+    """
+    kept = [int(np.argmax(values > values[-1] - COST)) for values in accuracies(runs, "best", half=0)]
+    costs = [values[-1] - values[k] for values, k in zip(accuracies(runs, "best"), kept, strict=True)]
+    return [32 - k for k in kept], costs
 
 
 def report(runs):
     """Return the table of the first seed's filters and the conclusion, in Markdown."""
     arrays = runs[0].arrays
     norms = np.linalg.norm(arrays["kernel"].reshape(9, 32), axis=0)
-    without = 100 * arrays["without"] / arrays["n"]
     rows = [
-        [str(filter), f"{norms[filter]:.2f}", f"{100 * arrays['active'][filter]:.1f}", f"{without[filter]:.2f}"]
-        for filter in arrays["order"]
+        [str(filter), f"{norms[filter]:.2f}", f"{100 * arrays['active'][filter]:.1f}", f"{accuracy:.2f}"]
+        for filter, accuracy in zip(arrays["order"], accuracies(runs, "without")[0], strict=True)
     ]
     header = ["filter, the most important first", "norm of its kernel", "active, %", "test accuracy without it, %"]
-    costs = accuracies(runs, "best")[:, -1:] - accuracies(runs, "without")
-    few = accuracies(runs, "best")[:, -1] - accuracies(runs, "best")[:, 8]
-    quoted = [compare.format_mean(list(values)) for values in (costs[:, 0], np.median(costs, axis=1), few)]
+    best = accuracies(runs, "best")
+    costs = best[:, -1:] - accuracies(runs, "without")
+    values = costs[:, 0], costs[:, 15:17].mean(axis=1), best[:, -1], best[:, 8], *count_spare(runs)
+    first, median, full, eight, spare, cost = (compare.format_mean(list(each)) for each in values)
     sentence = (
-        f"Without its most important filter, conv loses {quoted[0]} points of test accuracy, without a filter of "
-        f"median importance {quoted[1]}, and with the best 8 only, {quoted[2]}; "
-        f"{compare.format_mean(count_spare(runs))} of 32 filters can go at a cost of less than {COST} points "
+        f"Without its most important filter, conv loses {first} points of test accuracy, without one of median "
+        f"importance {median}; all 32 reach {full}%, the best eight alone {eight}%. {spare} filters can go at a cost "
+        f"of less than {COST} points on the images that order them; on the others, they cost {cost} "
         f"({len(runs)} seeds, n = {arrays['n']:,})."
     )
     return f"{compare.markdown_table(header, rows)}\n\n{sentence}"
@@ -148,14 +156,14 @@ def plot_filters(run, images, titles):
 
 
 def plot_importance(runs):
-    """Draw test accuracy without each filter, sorted, and with the best ones only. Returns: matplotlib Figure"""
+    """Draw test accuracy without each filter, and with the best ones only. Returns: matplotlib Figure"""
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     places = np.arange(1, 33)
-    figures.plot_curve(left, places, accuracies(runs, "without"), "without one filter", "ko")
+    figures.plot_curve(left, places, accuracies(runs, "without"), "without this one", "k-")
     left.axhline(accuracies(runs, "best")[:, -1].mean(), color="0.5", linestyle="--", label="with all")
-    left.set(xlabel="filter, by the accuracy without it", ylabel="test accuracy, %: mean and 95% interval")
+    left.set(xlabel="filter, the most important first", ylabel="test accuracy, %: mean and 95% interval")
     left.legend(frameon=False)
     figures.plot_curve(right, places, accuracies(runs, "best")[:, 1:], "the best only", "k-")
     right.set(xlabel="number of filters kept, the most important first", ylabel="test accuracy, %")

@@ -43,7 +43,7 @@ def estimates(runs, comparisons, test_labels):
     seeds count.
 
     Args: dict of {variant: weight} by name, for example {"conv": 1, "dense": -1}; those without runs are left out
-    Returns: dict of (test, training) Estimate by name
+    Returns: dict of (test, training) Estimate by name; with one seed, there is none for the training set
     """
     correct = {name: is_correct(runs, name, test_labels).astype(np.int8) for name in variant_names(runs)}
     train = {name: np.array(accuracies(runs, name, "train")) for name in correct}
@@ -51,9 +51,9 @@ def estimates(runs, comparisons, test_labels):
     for name, weights in comparisons.items():
         if weights.keys() <= correct.keys():
             seeds = min(len(correct[variant]) for variant in weights)
-            on_test = sum(100 * weight * correct[variant][:seeds] for variant, weight in weights.items())
+            on_test = sum(100.0 * weight * correct[variant][:seeds] for variant, weight in weights.items())
             on_train = sum(weight * train[variant][:seeds] for variant, weight in weights.items())
-            found[name] = crossed_estimate(on_test), mean_estimate(on_train)
+            found[name] = crossed_estimate(on_test), *([mean_estimate(on_train)] if seeds > 1 else [])
     return found
 
 
@@ -86,10 +86,16 @@ def format_seeds(runs):
 
 
 def format_mean(values):
-    """Return mean, standard deviation and 95% interval of the mean as text; of a single value, that value."""
+    """Return mean, standard deviation and 95% interval of the mean as text; of a single value, that value.
+
+    If mean and median differ by more than half the standard deviation, a few values decide the mean: the median, too.
+    """
     if len(values) == 1:
         return f"{values[0]:.2f}"
-    return "{1:.2f} ± {0:.2f} [{2:.2f}, {3:.2f}]".format(np.std(values, ddof=1), *mean_interval(values))
+    deviation, median = np.std(values, ddof=1), np.median(values)
+    mean, low, high = mean_interval(values)
+    skewed = f", median {median:.2f}" if abs(mean - median) > deviation / 2 else ""
+    return f"{mean:.2f} ± {deviation:.2f} [{low:.2f}, {high:.2f}]{skewed}"
 
 
 def estimate_table(family, names, found):

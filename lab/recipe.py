@@ -58,6 +58,7 @@ def initialize_model(build_model, recipe, seed):
         model = build_model()
     finally:
         keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(seed)  # whatever the layers drew: `fit` draws the same orders for all models of a seed
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout) and recipe.dropout is not None:
             layer.rate = recipe.dropout

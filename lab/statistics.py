@@ -71,7 +71,8 @@ def crossed_estimate(differences, confidence=0.95):
 
     The variance of the mean is (MS_seed + MS_image - MS_residual) / (seeds x images), from the mean squares of a
     two-way layout with one value per cell; it takes both another draw of seeds and another draw of images into account.
-    The interval is Student's t with Satterthwaite's degrees of freedom (1946, doi:10.2307/3002019).
+    A mean square below the residual one counts as equal to it. The interval is Student's t with Satterthwaite's degrees
+    of freedom (1946, doi:10.2307/3002019).
 
     Args: differences (seeds, images), for example -1, 0 or 1; with one seed, the interval covers the images only
     Raises: ValueError, no seed or fewer than two images.
@@ -80,18 +81,18 @@ def crossed_estimate(differences, confidence=0.95):
     seeds, images = differences.shape
     if not seeds or images < 2:
         raise ValueError(f"{seeds} seeds and {images} images")
+    if seeds == 1:
+        return mean_estimate(differences[0].tolist(), confidence)
     mean = differences.mean()
-    image_squares = ((differences.mean(axis=0) - mean) ** 2).sum() * seeds
-    terms = [(image_squares / (images - 1), images - 1)]  # mean squares with their degrees of freedom
-    if seeds > 1:
-        seed_squares = ((differences.mean(axis=1) - mean) ** 2).sum() * images
-        residual_squares = ((differences - mean) ** 2).sum() - seed_squares - image_squares
-        degrees = (seeds - 1) * (images - 1)
-        terms += [(seed_squares / (seeds - 1), seeds - 1), (-max(0.0, residual_squares) / degrees, degrees)]
-    # at least as much as without a variance between images, whose estimate may be negative
-    variance = max(sum(square for square, _ in terms), terms[-2][0] if seeds > 1 else 0.0)
-    degrees = variance**2 / sum(square**2 / degrees for square, degrees in terms) if variance else 1
-    return t_estimate(mean, math.sqrt(variance / (seeds * images)), degrees, confidence)
+    by_seed = images * ((differences.mean(axis=1) - mean) ** 2).sum()
+    by_image = seeds * ((differences.mean(axis=0) - mean) ** 2).sum()
+    residual = max(0.0, ((differences - mean) ** 2).sum() - by_seed - by_image)
+    degrees = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
+    squares = np.array([by_seed, by_image, residual]) / degrees
+    terms = np.maximum(squares, squares[2]) * [1, 1, -1]
+    variance = terms.sum()
+    satterthwaite = variance**2 / (terms**2 / degrees).sum() if variance else 1
+    return t_estimate(mean, math.sqrt(variance / (seeds * images)), max(1, satterthwaite), confidence)
 
 
 def holm(p_values):

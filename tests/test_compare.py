@@ -51,6 +51,22 @@ def test_comparisons_are_in_points_and_paired(runs):
     assert on_train.low == pytest.approx(on_train.high)  # the same in each seed, and no sample of images
 
 
+def test_four_variants_with_weights_of_one(runs):
+    """As an interaction: an image counts up to 2."""
+    four = {RunKey(f"{key.variant}-{n}", key.seed, SMOKE): run for key, run in runs.items() for n in (1, 2)}
+    weights = {"good-1": 1, "bad-1": -1, "good-2": 1, "bad-2": -1}
+    on_test, _ = compare.estimates(four, {"twice": weights}, LABELS)["twice"]
+    once, _ = compare.estimates(runs, COMPARISONS, LABELS)["gain"]
+    assert on_test[:3] == pytest.approx(np.multiply(once[:3], 2))
+
+
+def test_one_seed_has_an_interval_over_images_and_none_for_training(runs):
+    one = {key: run for key, run in runs.items() if key.seed == 0}
+    ((on_test,),) = [compare.estimates(one, COMPARISONS, LABELS)["gain"]]
+    assert on_test.low < on_test.mean == pytest.approx(10) < on_test.high
+    assert "training" not in compare.estimate_table("a family", COMPARISONS, {"gain": (on_test,)})
+
+
 def test_a_variant_with_fewer_seeds_is_compared_on_the_first(runs):
     fewer = {key: run for key, run in runs.items() if key != RunKey("bad", 2, SMOKE)}
     first = {key: run for key, run in runs.items() if key.seed < 2}

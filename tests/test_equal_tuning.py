@@ -86,7 +86,7 @@ def test_the_gain_is_paired_by_search_and_by_image():
     found = equal_tuning.compare_models(runs, runs, labels)
     assert found["tuned: conv - dense"].mean == pytest.approx(11.5)
     assert found["tuned - untuned: conv - dense"][:3] == (0, 0, 0)
-    assert "ahead of dense by 11.50 [" in equal_tuning.conclusion(runs, found)
+    assert "conv differs from dense by +11.50 [" in equal_tuning.conclusion(runs, found)
 
 
 def test_the_recipe_of_a_trial_reaches_the_training():
@@ -115,7 +115,5 @@ def test_the_experiment_at_smoke_size(smoke):
     runs = [Run.from_file(path).record for path in (folder / "smoke" / "equal_tuning").iterdir()]
     sizes = sorted((run["train"]["n"], run["test"]["n"]) for run in runs)
     assert sizes == [(1_667, 333)] * 8 + [(2_000, 500)] * 8
-    assert re.search(
-        r"With both tuned by the same number of trials, conv is ahead of dense by \S+ \[.*\] points", process.stdout
-    )
+    assert re.search(r"conv differs from dense by [+-]\S+ \[.*\] points", process.stdout)
     assert len({json.dumps(run["made_of"]["training code"]) for run in runs}) == 1

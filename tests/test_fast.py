@@ -66,7 +66,7 @@ def tuned():
 XLA = {  # models that are compiled, the optimizers
     "dense": (deep_learning.build_model, adam),
     "conv": (deep_learning_conv.build_model, adam),
-    **{name: (variant.build_model, adam) for name, variant in VARIANTS.items()},
+    **{name: (variant.build_model, adam) for name, variant in VARIANTS.items() if name != "conv-pooled"},
     "two Dropouts": (sequential(lambda: layers.Dropout(0.1), layers.Flatten, lambda: layers.Dropout(0.5)), adam),
     "schedule": (deep_learning.build_model, warmup),
     "AdamW": (deep_learning.build_model, tuned),
@@ -84,6 +84,7 @@ XLA = {  # models that are compiled, the optimizers
     ),
 }
 EXECUTOR = {  # models that are not
+    "conv-pooled": (VARIANTS["conv-pooled"].build_model, adam),
     "pooling": (sequential(lambda: layers.Conv2D(4, 3), layers.MaxPooling2D), adam),
     "two convolutions": (sequential(lambda: layers.Conv2D(4, 3), lambda: layers.Conv2D(4, 3)), adam),
     "GaussianNoise": (sequential(lambda: layers.GaussianNoise(0.1)), adam),

@@ -31,6 +31,17 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(script, sp
     assert first["history"]["loss"] == again["history"]["loss"]
 
 
+def test_all_models_of_a_seed_see_the_images_in_the_same_orders(splits, monkeypatch):
+    orders = []
+    draw_order = recipe.fast.draw_order
+    monkeypatch.setattr(recipe.fast, "draw_order", lambda *given: orders.append(draw_order(*given)) or orders[-1])
+    for script in (deep_learning, deep_learning_conv):
+        train(script, splits, 3)
+    first, second, *conv = orders
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(conv, [first, second])
+
+
 def test_the_record_holds_what_the_training_was(splits):
     model, record = train(deep_learning, splits, seed=7)
     assert json.loads(json.dumps(record)) == record

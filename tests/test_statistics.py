@@ -111,6 +111,13 @@ def test_the_crossed_interval_of_a_constant_is_a_point():
     assert crossed_estimate(np.zeros((3, 4))).p_value == 1
 
 
+def test_the_crossed_interval_of_few_seeds_is_finite():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        mean, low, high, _ = crossed_estimate(rng.choice([-1, 0, 1], p=[0.02, 0.96, 0.02], size=(2, 50)))
+        assert low < mean < high < 100
+
+
 @pytest.mark.parametrize("shape", [(3, 0), (0, 3), (3, 1)])
 def test_the_crossed_interval_needs_a_seed_and_two_images(shape):
     with pytest.raises(ValueError, match="images"):

@@ -1,0 +1,46 @@
+"""For how many epochs dense must be trained to fit its training images as conv does after five: for experiment 7.
+
+Trains both with seeds 10 to 14, which no published run has. No test image is looked at.
+
+python benchmarks/match_dense.py
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import convolution_gain  # noqa: E402
+from lab.data import load_data  # noqa: E402
+from lab.recipe import Recipe, compile_model, evaluate, fit, initialize_model  # noqa: E402
+
+SEEDS, EPOCHS = range(10, 15), 40
+
+
+def training_accuracies(name, seed, train_split, rounds, epochs):
+    """Train a variant for so many rounds of so many epochs; return its training accuracy in percent after each."""
+    recipe = Recipe()
+    model = initialize_model(convolution_gain.VARIANTS[name].build_model, recipe, seed)
+    compile_model(model, recipe)
+    found = []
+    for _ in range(rounds):
+        fit(model, *train_split, epochs, recipe.batch_size)
+        found.append(100 * evaluate(model, *train_split)["accuracy"])
+    return found
+
+
+def main():
+    """Print the mean training accuracies, and the number of epochs at which dense is closest to conv."""
+    train_split, _ = load_data()
+    conv = np.mean([training_accuracies("conv", seed, train_split, 1, Recipe().epochs) for seed in SEEDS])
+    dense = np.mean([training_accuracies("dense", seed, train_split, EPOCHS, 1) for seed in SEEDS], axis=0)
+    print(f"conv after {Recipe().epochs} epochs: {conv:.2f}%")
+    for epoch, accuracy in enumerate(dense, 1):
+        print(f"dense after {epoch} epochs: {accuracy:.2f}%")
+    print(f"closest: {np.abs(dense - conv).argmin() + 1} epochs (n = {len(SEEDS)} seeds)")
+
+
+if __name__ == "__main__":
+    main()
