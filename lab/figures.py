@@ -59,7 +59,8 @@ def has_display():
         plt.switch_backend("Agg")
     from matplotlib.backends import BackendFilter, backend_registry
 
-    return plt.get_backend().lower() in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+    backend = plt.get_backend().lower()
+    return backend in backend_registry.list_builtin(BackendFilter.INTERACTIVE) or "inline" in backend  # a notebook's
 
 
 def path_to_save(options, name):

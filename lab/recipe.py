@@ -14,7 +14,7 @@ from lab.data import scale
 from lab.plumbing.progress import epoch_logger
 from lab.plumbing.startup import start_tensorflow
 
-EVALUATION_BATCH = 250
+EVALUATION_BATCH = 500
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision: Keras' name for it
 
 

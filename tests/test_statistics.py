@@ -79,7 +79,7 @@ def test_the_crossed_interval_covers_the_true_difference_as_often_as_it_says(see
 
 
 def test_the_crossed_estimate_is_that_of_an_analysis_of_variance_written_out():
-    values = draw_two_way(np.random.default_rng(0), 6, 40, 0.1, 0.2)
+    values = draw_two_way(np.random.default_rng(0), 6, 40, 0.2, 0.2)
     seeds, images = values.shape
     grand = sum(sum(row) for row in values) / (seeds * images)
     seed_means, image_means = [row.mean() for row in values], [column.mean() for column in values.T]

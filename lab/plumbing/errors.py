@@ -19,20 +19,31 @@ class LabError(Exception):
 
 
 def run_main(main):
-    """Run a script's `main` and exit: 0 done, 1 failed with one line, 2 wrong usage, 130 or 143 ended by a signal."""
+    """Run a script's `main` and exit: 0 done, 1 failed with one line, 2 wrong usage, 130 or 143 ended by a signal.
+
+    In a notebook or IPython (`%run`), return instead; signals and other errors are IPython's to handle.
+    """
     debug = "--debug" in sys.argv[1:]
+    if getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
+        _log_notes()
+        try:
+            return main()
+        except LabError as error:
+            if debug:
+                raise
+            return print(f"error: {error}", file=sys.stderr)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors="replace")  # a terminal without a character gets the rest
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("lab").setLevel(logging.INFO)
+    _log_notes()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for background jobs of a shell
             signal.signal(number, _exit_on_signal)
     try:
         main()
         sys.stdout.flush()
+        exit_now(0)
     except BrokenPipeError:  # the reader, for example `head`, has closed standard output
         exit_now(1)
     except Exception as error:
@@ -46,8 +57,13 @@ def run_main(main):
         exit_now(1)
 
 
+def _log_notes():
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("lab").setLevel(logging.INFO)
+
+
 def exit_now(code):
-    """Exit without Python's interpreter shutdown, which can crash TensorFlow's threads."""
+    """Exit without Python's interpreter shutdown, which takes TensorFlow 0.6 s and can crash its threads."""
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a signal has come in the middle of a print
         sys.stdout.flush()
         sys.stderr.flush()

@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from lab.plumbing.errors import LabError, cleanup_on_signal
+from lab.plumbing.errors import LabError, cleanup_on_signal, exit_now
 from lab.plumbing.files import temporary_folder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -143,3 +143,4 @@ def serve_task(run):
     except LabError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(EXPECTED_ERROR_EXIT)
+    exit_now(0)
