@@ -20,7 +20,7 @@ def made_up_runs(sizes, **models):
         for name, correct in models.items():
             for seed in range(2):
                 wrong = np.uint8(np.arange(10_000) >= correct(n, seed))
-                record = {"test": {"accuracy": 1 - wrong.mean()}}
+                record = dict.fromkeys(("test", "train"), {"accuracy": 1 - wrong.mean()})
                 runs[RunKey(f"{name}-{n}", seed, Recipe())] = Run(record, {"predicted": wrong})
     return runs
 
@@ -81,7 +81,7 @@ def test_a_model_that_needs_half_the_data_has_a_ratio_of_two():
     twice, again, beyond = sample_efficiency.data_multiplier(SIZES, correct(theirs + half), correct(theirs))
     for mean, low, high in (twice, again):
         assert low < 2 < high
-        assert mean == pytest.approx(2, rel=0.02)  # in whole images
+        assert mean == pytest.approx(2, rel=0.03)  # in whole images
     assert beyond is None
 
 
