@@ -67,7 +67,7 @@ def main(argv=None):
     runs = cli.study_runs("tiny", options)
     plot(runs)
     (run,) = runs.values()
-    print(run.record["weights_sha256"], run.arrays["predicted"].sum())
+    print(run.record["weights_sha256"], run.record["test"]["loss"], run.arrays["predicted"].sum())
 
 
 if __name__ == "__main__":

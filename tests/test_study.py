@@ -37,7 +37,7 @@ def test_a_study_prints_tables_and_conclusion(finished):
     assert re.search(r"^\| dense +\| +101,770 \| +\d\d\.\d\d ± \d\.\d\d \[", process.stdout, re.M)
     assert re.search(r"^\| controlled gain: conv - dense \| +[+-]\d+\.\d\d \[", process.stdout, re.M)
     conclusion = process.stdout.splitlines()[-1]
-    expected = r"One 3 x 3 convolution in front of the same head buys \S+ points \[.*\] on the test set.* \(2 seeds\)\."
+    expected = r"One 3 x 3 convolution in front of the same head buys \S+ \[.*\] points on the test set.* \(2 seeds\)\."
     assert re.fullmatch(expected, conclusion)
     last = r"^study: 4 of 4 runs, about 0\.0 min left; \w+, seed \d: test accuracy 0\.\d{4}$"
     assert re.search(last, process.stderr, re.M)
