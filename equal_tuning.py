@@ -24,6 +24,11 @@ MORE_TRIALS, MORE_EPOCHS = 25, (3, 6, 12, 30, 60)
 SEARCH_SEEDS = 100  # of the first search; those of the trainings that follow start from 0, as in experiment 5
 DRAWN = ("learning_rate", "dropout", "weight_decay", "epochs")
 GAIN, CHANGE = "tuned: conv - dense", "tuned - untuned: conv - dense"
+COMPARED = {
+    GAIN: ("conv", "dense"),
+    "tuned: conv - fully connected": ("conv", "fully-connected"),
+    "tuned: conv - (dense, longer search)": ("conv", "dense-longer"),
+}
 REPEATS = 2  # trainings with a winner's settings
 
 
@@ -110,13 +115,11 @@ def difference(runs, pair, test_labels):
 
 def compare_models(tuned, untuned, test_labels):
     """Return how the models compare when they are tuned, and what tuning changes of it: dict of Estimate by name."""
-    present, gain, found = compare.variant_names(tuned), ("conv", "dense"), {}
-    for pair in (gain, ("conv", "fully-connected"), ("conv", "dense-longer")):
-        if set(pair) <= set(present):
-            name = "tuned: " + " - ".join(MODELS[model].label for model in pair)
-            found[name] = crossed_estimate(difference(tuned, pair, test_labels))
+    present = set(compare.variant_names(tuned))
+    pairs = {name: pair for name, pair in COMPARED.items() if set(pair) <= present}
+    found = {name: crossed_estimate(difference(tuned, pair, test_labels)) for name, pair in pairs.items()}
     if GAIN in found:
-        change = difference(tuned, gain, test_labels) - difference(untuned, gain, test_labels)
+        change = difference(tuned, COMPARED[GAIN], test_labels) - difference(untuned, COMPARED[GAIN], test_labels)
         found[CHANGE] = crossed_estimate(change)
     return found
 
@@ -136,9 +139,8 @@ def report(trials, tuned, untuned, found):
         spent = f"{best.shape[1]} trials, {best.shape[1] * seconds:.0f} s"
         values = best[:, -1], *before_and_after(tuned, untuned, model)
         rows.append([MODELS[model].label, spent, *map(compare.format_mean, values)])
-    title = f"{len(winners) // len(models)} searches"
-    header = [title, "each", "best validation accuracy, %", "test accuracy untuned, %", "tuned, %"]
-    parts = [compare.markdown_table(header, rows)]
+    header = ["each search", "best validation accuracy, %", "test accuracy untuned, %", "tuned, %"]
+    parts = [compare.markdown_table([f"{len(winners) // len(models)} searches", *header], rows)]
     if found:
         parts.append(compare.estimate_table("comparison", found, {name: [each] for name, each in found.items()}))
     rows = [

@@ -1,0 +1,63 @@
+"""Every command in README and docs is run as it stands, in a fresh copy, which git still finds clean after it."""
+
+import os
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ELSEWHERE = {  # beginning of a command: why no test runs it here
+    "make test": "it is what runs this",
+    "python3 -m venv": "make does it on a new machine",
+    ".venv/bin/pip install": "make does it on a new machine",
+    ".venv/bin/dask": "needs several machines; tests/faults/test_cluster_faults.py starts a cluster here",
+    "PYTHONPATH=. .venv/bin/dask": "as above",
+    ".venv/bin/python convolution_gain.py --cluster": "as above",
+    ".venv-bench/bin/python": "needs the packages of other frameworks; test_benchmark.py runs it at its smallest",
+}
+
+
+def commands():
+    """Return the commands in fenced blocks without a language, without their comments."""
+    blocks = [block for page in PAGES for block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S)]
+    lines = [
+        line.partition("#")[0].strip() for language, block in blocks if not language for line in block.splitlines()
+    ]
+    return list(dict.fromkeys(line for line in lines if re.match(r"make|python|\.venv|PYTHONPATH", line)))
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """Return a copy of what git has of the project, with this environment as its .venv and two photographs."""
+    folder = tmp_path_factory.mktemp("copy with a space")
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    exclude = folder / ".git" / "info" / "exclude"
+    exclude.write_text(".venv\n*.jpg\nshirt.png\n")
+    for name in ("shoe.jpg", "shirt.png"):
+        photograph = Image.new("RGB", (300, 200), "white")
+        photograph.paste((40, 60, 90), (80, 50, 220, 150))
+        photograph.save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("command", [each for each in commands() if not each.startswith(tuple(ELSEWHERE))])
+def test_a_command_of_the_documentation(command, copy):
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "PYTHONPATH")}
+    process = subprocess.run(
+        command, shell=True, cwd=copy, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr[-2_000:]
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=copy, capture_output=True, text=True, check=True)
+    assert status.stdout == ""
+    if command.endswith("deep_learning.py"):  # what the README shows is what is printed
+        (expected,) = re.findall(r"^test accuracy .*$", PAGES[0].read_text(), re.M)
+        assert re.sub(r"\d", "0", process.stdout.splitlines()[-1]) == re.sub(r"\d", "0", expected)
+
+
+def test_what_is_not_run_here_is_in_the_documentation():
+    for beginning in ELSEWHERE:
+        assert any(each.startswith(beginning) for each in commands()), beginning
