@@ -16,7 +16,7 @@ import deep_learning
 import deep_learning_conv
 from lab import cli, compare, figures
 from lab.data import CLASS_NAMES, load_test_data
-from lab.statistics import confusion_counts, holm, mean_interval, probability_of_superiority, row_fractions
+from lab.statistics import confusion_counts, holm, probability_of_superiority, row_fractions
 from lab.study import Run, RunKey, Variant, collect_predictions
 
 
@@ -176,45 +176,43 @@ def plot_chain(runs, found):
     import matplotlib.pyplot as plt
 
     means = {name: np.mean(compare.accuracies(runs, name, "test")) for name in compare.variant_names(runs)}
-    figure, ax = plt.subplots(figsize=(9.5, 4.2), layout="constrained")
-    steps = [(name, "0.75") for name in FAMILIES["chain"]] + [(CONTROLLED, "0.35"), (ORIGINAL, "white")]
-    for row, (name, color) in enumerate(steps):
-        (end, _), (start, _) = FAMILIES["chain"].get(name, FAMILIES["headline"].get(name)).items()
+    figure, ax = plt.subplots(figsize=(10, 4.4), layout="constrained")
+    steps = dict.fromkeys(FAMILIES["chain"], "0.75") | {CONTROLLED: "0.55", ORIGINAL: "white"}
+    for row, (name, color) in enumerate(steps.items()):
+        (end, _), (start, _) = COMPARISONS[name].items()
         mean, low, high, _ = found[name][0]
         ax.barh(row, means[end] - means[start], left=means[start], color=color, edgecolor="black", height=0.6)
-        error = [[mean - low], [high - mean]]
-        ax.errorbar(means[end], row, xerr=error, fmt="none", ecolor="black", capsize=4)
+        ax.errorbar(means[end], row, xerr=[[mean - low], [high - mean]], fmt="none", ecolor="black", capsize=4)
+        place = means[end] + high - mean, row
+        text = compare.format_signed_ci(found[name][0])
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the dotted lines
+        ax.annotate(text, place, (8, 0), textcoords="offset points", va="center", bbox=box)
+    for name in ("dense", "conv"):
+        ax.axvline(means[name], color="0.5", linestyle=":", linewidth=1, zorder=0)
         ax.annotate(
-            compare.format_signed_ci(found[name][0]),
-            (max(means[start], means[end]), row),
-            (14, 0),
-            va="center",
-            textcoords="offset points",
+            f"{name}\n{means[name]:.2f}%", (means[name], -0.55), ha="center", va="bottom", annotation_clip=False
         )
-        if row < 2:
-            ax.plot([means[end]] * 2, [row + 0.3, row + 0.7], "k-", linewidth=1)
-    labels = [name.replace(": ", "\n") for name, _ in steps]
-    ax.set_yticks(range(len(steps)), labels)
-    ax.invert_yaxis()
-    ax.axhline(2.5, color="0.7", linewidth=1)
-    ax.axhline(3.5, color="0.7", linewidth=1)
-    ax.margins(x=0.25)
-    ax.set(xlabel=f"test accuracy, %: mean over {compare.format_seeds(runs)}; differences in points with 95% interval")
+    for row in (2.5, 3.5):
+        ax.axhline(row, color="0.7", linewidth=1)
+    ax.set_yticks(range(len(steps)), [name.replace(": ", "\n") for name in steps])
+    ax.set_ylim(len(steps) - 0.5, -0.5)
+    ax.set_xlim(means["dense"] - 0.6, max(means.values()) + 1.6)
+    ax.set(xlabel="test accuracy, %; beside the bars, differences in points with 95% intervals")
     return figure
 
 
 def plot_runs(runs):
     """Draw every run's test accuracy, and each variant's mean with its interval. Returns: matplotlib Figure"""
     import matplotlib.pyplot as plt
-    import seaborn
 
     figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    for row, name in enumerate(compare.variant_names(runs)):
+    names = compare.variant_names(runs)
+    for row, name in enumerate(names):
         values = compare.accuracies(runs, name, "test")
-        seaborn.stripplot(x=values, y=[VARIANTS[name].label] * len(values), color="0.55", size=4, ax=ax)
-        if len(values) > 1:
-            mean, low, high = mean_interval(values)
-            ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="kD", capsize=4, markersize=5)
+        ax.plot(values, [row + 0.25] * len(values), "o", color="0.55", markersize=3)
+        figures.plot_mean(ax, row, values, fmt="kD", markersize=5)
+    ax.set_yticks(range(len(names)), [VARIANTS[name].label for name in names])
+    ax.invert_yaxis()
     ax.set(xlabel="test accuracy, %: a dot per seed, mean with 95% interval", ylabel="")
     return figure
 

@@ -16,7 +16,7 @@ import numpy as np
 import convolution_gain
 from lab import cli, compare, figures
 from lab.data import load_test_data
-from lab.statistics import crossed_estimate, expected_maximum, mean_interval, probability_of_superiority
+from lab.statistics import crossed_estimate, expected_maximum, probability_of_superiority
 from lab.study import RunKey
 
 TRIALS, EPOCHS = 5, (3, 6, 12)  # of a search
@@ -183,9 +183,7 @@ def plot(trials, tuned, untuned):
         spent = seconds * np.arange(1, best.shape[1] + 1)
         figures.plot_curve(left, spent, best, MODELS[model].label, styles[model])
         for n, values in enumerate(before_and_after(tuned, untuned, model)):
-            mean, low, high = mean_interval(values)
-            style = {"fmt": "kD", "mfc": ("white", "black")[n], "capsize": 4}
-            right.errorbar(mean, row + 0.2 * n - 0.1, xerr=[[mean - low], [high - mean]], **style)
+            figures.plot_mean(right, row + 0.2 * n - 0.1, values, fmt="kD", mfc=("white", "black")[n])
     left.set(xscale="log", xlabel="seconds of a search", ylabel="expected best validation accuracy, %")
     left.legend(loc="lower right", frameon=False)
     right.set_yticks(range(len(models)), [MODELS[model].label for model in models])

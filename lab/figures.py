@@ -27,6 +27,12 @@ def plot_curve(ax, x, values, label, style="-"):
         ax.fill_between(x, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
+def plot_mean(ax, row, values, **style):
+    """Draw the mean of values with its 95% interval on a row of a Matplotlib Axes; of a single value, that value."""
+    mean, low, high = mean_interval(values) if len(values) > 1 else [values[0]] * 3
+    ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], capsize=4, **style)
+
+
 def plot_confusion(values, fmt, title, label, **colors):
     """Draw numbers (10, 10), rows actual, columns predicted, as a heatmap; return the Figure.
 
