@@ -295,3 +295,20 @@ def test_a_training_that_diverges_saves_nothing(tmp_path):
     assert process.stderr.splitlines()[-1].startswith("error: training diverged")
     assert "epoch" not in process.stdout
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_in_a_notebook_an_error_is_one_line_and_the_kernel_lives():
+    code = """
+import signal, sys, types
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=object)
+sys.argv = ["deep_learning.py", "--data-dir", "/nowhere"]
+import deep_learning
+from lab import cli
+handler = signal.getsignal(signal.SIGINT)
+cli.run_main(deep_learning.main)
+assert signal.getsignal(signal.SIGINT) is handler
+print("alive")
+"""
+    process = run_script("-c", code)
+    assert process.stdout.endswith("alive\n"), process.stderr
+    assert process.stderr.splitlines()[-1].startswith("error: /nowhere/")
