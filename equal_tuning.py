@@ -66,39 +66,36 @@ def draw_recipe(recipe, search, trial, epochs):
 
 def plan_searches(options):
     """Return the RunKeys of all trials."""
-    plan = []
-    for search in cli.seeds(options):
-        for model in options.variants:
-            trials, epochs = (MORE_TRIALS, MORE_EPOCHS) if model == "dense-longer" else (TRIALS, EPOCHS)
-            if options.smoke:
-                trials, epochs = 2, (1,)
-            recipes = [draw_recipe(options.recipe, search, trial, epochs) for trial in range(trials)]
-            plan += [RunKey(f"{model}-search", SEARCH_SEEDS + search, recipe) for recipe in recipes]
-    return plan
+    budgets = dict.fromkeys(MODELS, (TRIALS, EPOCHS)) | {"dense-longer": (MORE_TRIALS, MORE_EPOCHS)}
+    if options.smoke:
+        budgets = dict.fromkeys(budgets, (2, (1,)))
+    return [
+        RunKey(f"{model}-search", SEARCH_SEEDS + search, draw_recipe(options.recipe, search, trial, budgets[model][1]))
+        for search in cli.seeds(options)
+        for model in options.variants
+        for trial in range(budgets[model][0])
+    ]
 
 
 def group_trials(trials):
-    """Return the trials by (model, search): dict of lists of (recipe, validation accuracy in percent, seconds)."""
+    """Return the trials by (model, search): dict of lists of (validation accuracy in percent, seconds, recipe)."""
     groups = {}
     for key, run in trials.items():
-        accuracy, seconds = 100 * run.record["test"]["accuracy"], sum(run.record["history"]["seconds"])
         group = groups.setdefault((key.variant.removesuffix("-search"), key.seed - SEARCH_SEEDS), [])
-        group.append((key.recipe, accuracy, seconds))
+        group.append((100 * run.record["test"]["accuracy"], sum(run.record["history"]["seconds"]), key.recipe))
     return groups
 
 
 def find_winners(trials):
-    """Return the trial with the highest validation accuracy of each search, by (model, search)."""
-    return {cell: max(group, key=lambda trial: trial[1]) for cell, group in group_trials(trials).items()}
+    """Return the validation accuracy and the recipe of the best trial of each search, by (model, search)."""
+    best = {cell: max(group, key=lambda trial: trial[0]) for cell, group in group_trials(trials).items()}
+    return {cell: (accuracy, recipe) for cell, (accuracy, _, recipe) in best.items()}
 
 
 def plan_trainings(winners):
-    """Return the RunKeys of the trainings with the winners' settings on all training images."""
-    return [
-        RunKey(model, REPEATS * search + repeat, recipe)
-        for (model, search), (recipe, _, _) in winners.items()
-        for repeat in range(REPEATS)
-    ]
+    """Return the RunKeys of the trainings with the winners' recipes on all training images."""
+    repeats = range(REPEATS)
+    return [RunKey(model, REPEATS * n + repeat, won) for (model, n), (_, won) in winners.items() for repeat in repeats]
 
 
 def average_trainings(values):
@@ -126,9 +123,11 @@ def compare_models(tuned, untuned, test_labels):
 
 def best_after(trials, model):
     """Return the expected best accuracy after 1, 2, ... trials, (searches, trials), and a trial's mean seconds."""
-    groups = [group for (name, _), group in group_trials(trials).items() if name == model]
-    best = [[expected_maximum([each[1] for each in group], k + 1) for k in range(len(group))] for group in groups]
-    return np.array(best), np.mean([each[2] for group in groups for each in group])
+    groups = np.array(
+        [[each[:2] for each in group] for cell, group in group_trials(trials).items() if cell[0] == model]
+    )
+    best = [[expected_maximum(accuracies, k + 1) for k in range(len(accuracies))] for accuracies in groups[..., 0]]
+    return np.array(best), groups[..., 1].mean()
 
 
 def report(trials, tuned, untuned, found):
@@ -145,7 +144,7 @@ def report(trials, tuned, untuned, found):
         parts.append(compare.estimate_table("comparison", found, {name: [each] for name, each in found.items()}))
     rows = [
         [f"{MODELS[model].label}, {search}", *(f"{getattr(recipe, name):g}" for name in DRAWN), f"{accuracy:.2f}"]
-        for (model, search), (recipe, accuracy, _) in winners.items()
+        for (model, search), (accuracy, recipe) in winners.items()
     ]
     parts.append(compare.markdown_table(["winner of search", *DRAWN, "validation accuracy, %"], rows))
     return "\n\n".join(parts + ([conclusion(tuned, found)] if GAIN in found else []))
@@ -171,24 +170,20 @@ def conclusion(tuned, found):
     )
 
 
-def plot(trials, tuned, untuned):
-    """Draw validation accuracy against the seconds of a search, and test accuracy tuned and not. Returns: Figure"""
+def plot(trials, models):
+    """Draw the expected best validation accuracy against the trials and the seconds of a search. Returns: Figure"""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     styles = dict(zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True))
-    models = compare.variant_names(tuned)
-    for row, model in enumerate(models):
+    for model in models:
         best, seconds = best_after(trials, model)
-        spent = seconds * np.arange(1, best.shape[1] + 1)
-        figures.plot_curve(left, spent, best, MODELS[model].label, styles[model])
-        for n, values in enumerate(before_and_after(tuned, untuned, model)):
-            figures.plot_mean(right, row + 0.2 * n - 0.1, values, fmt="kD", mfc=("white", "black")[n])
-    left.set(xscale="log", xlabel="seconds of a search", ylabel="expected best validation accuracy, %")
-    left.legend(loc="lower right", frameon=False)
-    right.set_yticks(range(len(models)), [MODELS[model].label for model in models])
-    right.invert_yaxis()
-    right.set(xlabel="test accuracy, %, untuned (white) and tuned: mean and 95% interval")
+        counts = np.arange(1, best.shape[1] + 1)
+        for ax, x in zip(axes, (counts, seconds * counts), strict=True):
+            figures.plot_curve(ax, x, best, MODELS[model].label, styles[model])
+    axes[0].set(xscale="log", xlabel="trials", ylabel="expected best validation accuracy, %")
+    axes[1].set(xscale="log", xlabel="seconds of training")
+    axes[1].legend(loc="lower right", frameon=False)
     return figure
 
 
@@ -208,7 +203,7 @@ def main(argv=None):
         flags.error("argument --from-results: trainings are missing; without it, they are done")
     test_labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
     found = compare_models(tuned, untuned, test_labels)
-    figures.save(plot(trials, tuned, untuned), path)
+    figures.save(plot(trials, options.variants), path)
     print(report(trials, tuned, untuned, found))
     figures.show()
 

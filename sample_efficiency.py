@@ -1,7 +1,7 @@
 """Experiment 6: the gain against the number of training images.
 
-Test accuracy of four models trained on 100 to 60,000 images. A fifth of the images decides when to stop, as anybody
-would do it; 140 runs, which may be stopped and started again.
+Test accuracy of four models trained on 100 to 60,000 images, a fifth of which is held out and decides when to stop;
+140 runs, which may be stopped and started again.
 
 python sample_efficiency.py
 python sample_efficiency.py --equal-steps     # instead, the same number of gradient steps at every size
