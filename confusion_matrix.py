@@ -29,7 +29,7 @@ def format_accuracy(counts):
     """Return n, accuracy and its 95% interval as text."""
     correct, n = int(counts.trace()), int(counts.sum())
     low, high = wilson_interval(correct, n)
-    return f"accuracy {correct / n:.1%} ±{50 * (high - low):.1f} points (95% CI {low:.1%} to {high:.1%}, n = {n:,})"
+    return f"accuracy {correct / n:.1%} (95% CI {low:.1%} to {high:.1%}, n = {n:,})"
 
 
 def format_table(counts):

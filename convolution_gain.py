@@ -1,4 +1,4 @@
-"""Experiment 5: how many points one convolution buys, with what uncertainty, and of what the gain consists.
+"""Experiment 5: the accuracy gain of one convolution, its confidence interval, and its decomposition.
 
 Eleven variants under one recipe, ten seeds each (five of the largest), 105 runs; docs/plan.md says what each is for.
 Each run is kept as soon as it is done, so that the study can be stopped and started again at any time.
@@ -20,8 +20,8 @@ from lab.statistics import confusion_counts, holm, probability_of_superiority, r
 from lab.study import Run, RunKey, Variant, collect_predictions
 
 
-def model_before_the_head(make_layers):
-    """Return a function that builds a model of these layers, then the very layers of dense (experiment 1)."""
+def build_with_head(make_layers):
+    """Return a function that builds a model of these layers, followed by the layers of dense (experiment 1)."""
 
     def build_model():
         from keras import Input, Sequential, layers
@@ -33,7 +33,7 @@ def model_before_the_head(make_layers):
 
 
 def locally_connected(layers):
-    """Return the layers of a 3 x 3 convolution with 32 filters whose every place has weights of its own."""
+    """Return the layers of a 3 x 3 convolution with 32 filters with separate weights at each position."""
     from keras import initializers
 
     def one_pixel_each(shape, dtype=None):
@@ -46,12 +46,12 @@ def locally_connected(layers):
     return [patches, layers.EinsumDense(**product, activation="relu", kernel_initializer=uniform)]
 
 
-build_conv = model_before_the_head(lambda layers: [layers.Conv2D(32, 3, activation="relu")])
-build_local = model_before_the_head(locally_connected)
-build_fully_connected = model_before_the_head(lambda layers: [layers.Flatten(), layers.Dense(3033, activation="relu")])
-build_many_units = model_before_the_head(lambda layers: [layers.Flatten(), layers.Dense(21632, activation="relu")])
-build_conv_1x1 = model_before_the_head(lambda layers: [layers.Cropping2D(1), layers.Conv2D(32, 1, activation="relu")])
-build_pooled = model_before_the_head(
+build_conv = build_with_head(lambda layers: [layers.Conv2D(32, 3, activation="relu")])
+build_local = build_with_head(locally_connected)
+build_fully_connected = build_with_head(lambda layers: [layers.Flatten(), layers.Dense(3033, activation="relu")])
+build_many_units = build_with_head(lambda layers: [layers.Flatten(), layers.Dense(21632, activation="relu")])
+build_conv_1x1 = build_with_head(lambda layers: [layers.Cropping2D(1), layers.Conv2D(32, 1, activation="relu")])
+build_pooled = build_with_head(
     lambda layers: [layers.Conv2D(32, 3, activation="relu"), layers.MaxPooling2D()],
 )
 
@@ -76,7 +76,7 @@ VARIANTS = {
     "fully-connected-21632": Variant("fully connected, 21,632 units", build_many_units),
 }
 SEEDS, FEWER_SEEDS = 10, {"fully-connected-21632": 5}
-# family: comparison: weights of the variants; each family is corrected by itself (docs/plan.md)
+# family: comparison: weights of the variants; p-values are adjusted within a family (docs/plan.md)
 FAMILIES = {
     "headline": {
         "controlled gain: conv - dense": {"conv": 1, "dense": -1},
@@ -105,7 +105,7 @@ COMPARISONS = {name: weights for family in FAMILIES.values() for name, weights i
 
 
 def report(runs, found, test_labels):
-    """Return all that the runs and what `compare.estimates` found say, in Markdown, the sentence last."""
+    """Return the tables and the conclusion, in Markdown. Args: `found`, what `compare.estimates` returns"""
     parts = [accuracy_table(runs), run_table(runs)]
     parts += [
         compare.estimate_table(family, names, found) for family, names in FAMILIES.items() if found.keys() & names
@@ -119,12 +119,12 @@ def report(runs, found, test_labels):
                 (compare.format_signed_ci(e), compare.format_p(p)) for e, p in zip(estimates, p_values, strict=True)
             ]
             rows.append([name, *columns[0], *columns[1]])
-        header = ["class: conv - dense", "recall, points", "p (Holm)", "F1, points", "p (Holm)"]
+        header = ["class (conv - dense)", "recall, points", "p (Holm)", "F1, points", "p (Holm)"]
         parts.append(compare.markdown_table(header, rows))
         names = [name for name in ("dense", "conv-original", "conv") if name in compare.variant_names(runs)]
         calibration = {VARIANTS[name].label: compare.calibration(runs, name, test_labels) for name in names}
         rows = [[label, *map("{:.4f}".format, errors)] for label, errors in calibration.items()]
-        header = ["test set", "expected calibration error", "negative log-likelihood"]
+        header = ["calibration on the test set", "expected calibration error", "negative log-likelihood"]
         parts.append(compare.markdown_table(header, rows))
     if {CONTROLLED, ORIGINAL} & found.keys():
         parts.append(conclusion(runs, found))
@@ -137,7 +137,7 @@ def accuracy_table(runs):
     for name in compare.variant_names(runs):
         means = [compare.format_mean(compare.accuracies(runs, name, split)) for split in ("test", "train")]
         rows.append([VARIANTS[name].label, f"{compare.runs_for(runs, name)[0].record['parameters']:,}", *means])
-    header = ["variant, under this recipe", "parameters", "test accuracy, %", "training accuracy, %"]
+    header = ["variant (all under one recipe)", "parameters", "test accuracy, %", "training accuracy, %"]
     return compare.markdown_table(header, rows)
 
 
@@ -147,7 +147,7 @@ def run_table(runs):
     seeds = list(dict.fromkeys(key.seed for key in runs))
     found = {key[:2]: f"{100 * run.record['test']['accuracy']:.2f}" for key, run in runs.items()}
     rows = [[str(seed), *(found.get((name, seed), "") for name in names)] for seed in seeds]
-    return compare.markdown_table(["test accuracy, %: seed", *(VARIANTS[name].label for name in names)], rows)
+    return compare.markdown_table(["seed (test accuracy, %)", *(VARIANTS[name].label for name in names)], rows)
 
 
 def conclusion(runs, found):
@@ -197,7 +197,7 @@ def plot_chain(runs, found):
     ax.set_yticks(range(len(steps)), [name.replace(": ", "\n") for name in steps])
     ax.set_ylim(len(steps) - 0.5, -0.5)
     ax.set_xlim(means["dense"] - 0.6, max(means.values()) + 1.6)
-    ax.set(xlabel="test accuracy, %; beside the bars, differences in points with 95% intervals")
+    ax.set(xlabel="test accuracy, % (beside the bars: difference in points [95% CI])")
     return figure
 
 
@@ -225,7 +225,7 @@ def plot_confusion_difference(runs, test_labels):
         return 100 * np.mean([row_fractions(each) for each in counts], axis=0)
 
     difference = (percentages("conv") - percentages("dense")).round(1) + 0.0  # a zero without a minus
-    texts = "+.1f", "What one convolution changes on the test set", "conv minus dense, points of the actual class"
+    texts = "+.1f", "Confusion matrix: conv minus dense (test set)", "percentage points of the row"
     return figures.plot_confusion(difference, *texts, cmap="PuOr_r", center=0)
 
 
@@ -257,7 +257,7 @@ def main(argv=None):
     flags.add_argument("--short", action="store_true", help="the models of experiments 1 and 2, one seed, no figures")
     options = cli.parse(flags, argv)
     if options.short and (options.save or options.cluster or options.jobs or options.from_results):
-        flags.error("argument --short: not with the flags of a study")
+        flags.error("argument --short: not with --save, --cluster, --jobs or --from-results")
     path = None if options.short else figures.path_to_save(options, "convolution_gain.png")
     do_runs = short_runs if options.short else study_runs
     runs = do_runs(options)

@@ -1,4 +1,4 @@
-"""Experiment 3: what the conv model predicts for 20 test images, or for your own photographs.
+"""Experiment 3: what the original conv model predicts for 20 test images, or for your own photographs.
 
 python deep_learning_pred.py
 python deep_learning_pred.py --start 100 --count 40
@@ -76,7 +76,7 @@ def plot_photographs(photographs, probabilities):
 
 
 def main(argv=None):
-    """Predict test images or photographs with the conv model; print and draw the predictions."""
+    """Predict test images or photographs with the original conv model; print and draw the predictions."""
     flags = cli.figure_parser(__doc__)
     flags.add_argument("--count", type=cli.whole_number(1, LARGEST_COUNT), metavar="N", help="test images, default 20")
     flags.add_argument("--start", type=cli.whole_number(0), metavar="N", help="index of the first, default 0")

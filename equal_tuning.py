@@ -1,9 +1,9 @@
 """Experiment 8: does the gain survive when every model is tuned with the same budget?
 
-The objection to any comparison of two models: the recipe suits one of them. So each model gets five independent random
-searches of five trials, each with a validation set of its own; what wins a search is trained again on all training
-images with two new seeds, and only then meets the test images (Bouthillier et al. 2021, arXiv 2103.03098). Dense, whose
-trial takes a twentieth of the time, also gets searches of 25 trials and up to 60 epochs.
+A shared recipe may favour one of the models. Therefore each model gets five independent random searches of five trials,
+each with its own validation set. The best settings of each search are retrained on all training images with two new
+seeds and evaluated on the test images once (Bouthillier et al. 2021, arXiv 2103.03098). Dense, whose trials take a
+twentieth of the time, also gets searches of 25 trials and up to 60 epochs.
 
 python equal_tuning.py
 python equal_tuning.py --from-results    # the published runs: tables, sentence and figure in seconds
@@ -87,15 +87,16 @@ def group_trials(trials):
 
 
 def find_winners(trials):
-    """Return the validation accuracy and the recipe of the best trial of each search, by (model, search)."""
-    best = {cell: max(group, key=lambda trial: trial[0]) for cell, group in group_trials(trials).items()}
-    return {cell: (accuracy, recipe) for cell, (accuracy, _, recipe) in best.items()}
+    """Return the trial with the highest validation accuracy of each search, by (model, search)."""
+    return {cell: max(group, key=lambda trial: trial[0]) for cell, group in group_trials(trials).items()}
 
 
 def plan_trainings(winners):
     """Return the RunKeys of the trainings with the winners' recipes on all training images."""
     repeats = range(REPEATS)
-    return [RunKey(model, REPEATS * n + repeat, won) for (model, n), (_, won) in winners.items() for repeat in repeats]
+    return [
+        RunKey(model, REPEATS * n + repeat, won) for (model, n), (_, _, won) in winners.items() for repeat in repeats
+    ]
 
 
 def average_trainings(values):
@@ -105,13 +106,13 @@ def average_trainings(values):
 
 
 def difference(runs, pair, test_labels):
-    """Return in how many of 100 trainings the first model is correct minus the second, float (searches, images)."""
+    """Return by how many points two models differ on each image, averaged over trainings: float (searches, images)."""
     first, second = (100 * average_trainings(compare.is_correct(runs, name, test_labels)) for name in pair)
     return first - second
 
 
 def compare_models(tuned, untuned, test_labels):
-    """Return how the models compare when they are tuned, and what tuning changes of it: dict of Estimate by name."""
+    """Return how the tuned models compare, and how tuning changes the gain: dict of Estimate by name."""
     present = set(compare.variant_names(tuned))
     pairs = {name: pair for name, pair in COMPARED.items() if set(pair) <= present}
     found = {name: crossed_estimate(difference(tuned, pair, test_labels)) for name, pair in pairs.items()}
@@ -136,24 +137,19 @@ def report(trials, tuned, untuned, found):
     for model in models:
         best, seconds = best_after(trials, model)
         spent = f"{best.shape[1]} trials, {best.shape[1] * seconds:.0f} s"
-        values = best[:, -1], *before_and_after(tuned, untuned, model)
-        rows.append([MODELS[model].label, spent, *map(compare.format_mean, values)])
+        pairs = (untuned, model.removesuffix("-longer")), (tuned, model)
+        accuracies = [average_trainings(compare.accuracies(runs, name, "test")) for runs, name in pairs]
+        rows.append([MODELS[model].label, spent, *map(compare.format_mean, (best[:, -1], *accuracies))])
     header = ["each search", "best validation accuracy, %", "test accuracy untuned, %", "tuned, %"]
     parts = [compare.markdown_table([f"{len(winners) // len(models)} searches", *header], rows)]
     if found:
         parts.append(compare.estimate_table("comparison", found, {name: [each] for name, each in found.items()}))
     rows = [
         [f"{MODELS[model].label}, {search}", *(f"{getattr(recipe, name):g}" for name in DRAWN), f"{accuracy:.2f}"]
-        for (model, search), (accuracy, recipe) in winners.items()
+        for (model, search), (accuracy, _, recipe) in winners.items()
     ]
     parts.append(compare.markdown_table(["winner of search", *DRAWN, "validation accuracy, %"], rows))
     return "\n\n".join(parts + ([conclusion(tuned, found)] if GAIN in found else []))
-
-
-def before_and_after(tuned, untuned, model):
-    """Return a model's test accuracies in percent, means of each search, untuned and tuned."""
-    names = (untuned, model.removesuffix("-longer")), (tuned, model)
-    return [average_trainings(compare.accuracies(runs, name, "test")) for runs, name in names]
 
 
 def conclusion(tuned, found):
@@ -164,8 +160,8 @@ def conclusion(tuned, found):
         survives += ", undiminished"
     pairs = [compare.accuracies(tuned, name, "test") for name in ("conv", "dense")]
     return (
-        f"With both tuned by the same number of trials, conv differs from dense by {compare.format_signed_ci(gain)} "
-        f"points, {compare.format_signed_ci(change)} against the common recipe: the gain {survives} "
+        f"After tuning with the same number of trials, the gain of conv over dense is {compare.format_signed_ci(gain)} "
+        f"points; the change from the untuned gain is {compare.format_signed_ci(change)}: the gain {survives} "
         f"(conv is better in {probability_of_superiority(*pairs):.0%} of all pairs of trainings)."
     )
 

@@ -22,7 +22,7 @@ SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training 
 
 
 def select_balanced(train_split, n, seed):
-    """Return n training images, as many of each class; the subsets of a seed are nested."""
+    """Return n training images, the same number from each class; the subsets of a seed are nested."""
     order = np.random.default_rng(seed).permutation(len(train_split.labels))
     by_class = [order[train_split.labels[order] == label][: n // 10] for label in range(10)]
     return train_split.at(np.sort(np.concatenate(by_class)))
@@ -39,7 +39,7 @@ def hold_out_a_fifth(n):
 
 
 def repeat_images(n):
-    """Return a function that selects n training images, repeated so that an epoch has as many steps at every size."""
+    """Return a function that selects n training images, repeated to the same number of steps an epoch at every size."""
 
     def select(train_split, test_split, seed):
         selected = select_balanced(train_split, n, seed)
@@ -86,9 +86,9 @@ def data_multiplier(sizes, ours, theirs):
 
     The mean is read off a line through the mean accuracies of theirs over the logarithm of the size. The interval comes
     from the difference to that line, its slope taken as known (the delta method): that difference varies by seed and by
-    image, as in `lab.statistics.crossed_estimate`; a high beyond the sizes tried is infinite. If ours is significantly
-    beyond theirs at any size, mean and high are infinite and low is how far theirs was tried. None if ours is out of
-    reach otherwise.
+    image, as in `lab.statistics.crossed_estimate`; a high beyond the sizes tried is infinite. If ours is
+    significantly better than theirs at the largest size, mean and high are infinite and low is the largest size divided
+    by n. None if the accuracy of ours is outside of the range of theirs otherwise.
 
     Args: sizes; whether two models are correct, (sizes, seeds, images)
     """
@@ -209,7 +209,7 @@ def main(argv=None):
     flags.add_argument("--equal-steps", action="store_true", help="equal gradient steps, without a validation set")
     options = cli.parse(flags, argv)
     ending = "-equal-steps" if options.equal_steps else ""
-    protocol = "equal gradient steps" if options.equal_steps else "stopped by a fifth of them"
+    protocol = "equal gradient steps" if options.equal_steps else "20% held out for early stopping"
     path = figures.path_to_save(options, f"sample_efficiency{ending.replace('-', '_')}.png")
     sizes = [n for n in SIZES if n <= options.recipe.train_images]
     plan = [

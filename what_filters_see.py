@@ -1,8 +1,8 @@
 """Experiment 9: what the 32 filters of the convolution respond to, and which of them the model needs.
 
 The kernels of a trained conv model in order of importance, their feature maps for three garments, and the test accuracy
-without each filter and with the most important ones only. Five seeds; the pictures are of the first. Without a filter
-means: its feature map is set to 0, and nothing is trained again.
+without each filter and with the top-ranked ones only. A filter is ablated by setting its feature map to 0; the model is
+not retrained. Five seeds; the pictures are of the first.
 
 python what_filters_see.py
 python what_filters_see.py --image shoe.jpg shirt.png
@@ -58,7 +58,7 @@ def collect_filters(model, test_split, prepare):
     `kernel` float32 (3, 3, 32) and `bias` (32,); `active`, the fraction of places with a positive value, float (32,);
     `order`, the filters from the most important one on, uint8 (32,), by the accuracy without each on every other test
     image. On these n images and on the n others, how many predictions are correct: `without` each filter, int (2, 32),
-    and with the `best` 0, 1, ... 32 of the order, int (2, 33).
+    and with the 0, 1, ... 32 top-ranked ones, `best`, int (2, 33).
     """
     weights = [each.numpy() for each in model.trainable_variables]
     test_split = test_split._replace(images=prepare(test_split.images))
@@ -90,7 +90,7 @@ VARIANTS = {"conv": replace(convolution_gain.VARIANTS["conv"], collect=collect_f
 def accuracies(runs, name, half=1):
     """Return accuracies in percent by seed, on the half that did not decide the order: float (seeds, combinations).
 
-    Args: name: "best", with the 0 to 32 best filters, or "without" each filter, the most important first
+    Args: name: "best", with the 0 to 32 top-ranked filters, or "without" each filter, the most important first
     """
     counts = [run.arrays[name][half] for run in runs]
     if name == "without":
@@ -98,9 +98,9 @@ def accuracies(runs, name, half=1):
     return 100 * np.stack([each / run.arrays["n"] for each, run in zip(counts, runs, strict=True)])
 
 
-def count_spare(runs):
-    """Return for each seed how many of the last filters go at a cost below COST points on the half that ordered them,
-    and what they cost on the other half, in points.
+def count_removable(runs):
+    """Return for each seed how many of the last filters can be removed with a loss below COST points on the half that
+    ranks them, and the loss on the other half, in points.
     """
     kept = [int(np.argmax(values > values[-1] - COST)) for values in accuracies(runs, "best", half=0)]
     costs = [values[-1] - values[k] for values, k in zip(accuracies(runs, "best"), kept, strict=True)]
@@ -118,12 +118,12 @@ def report(runs):
     header = ["filter, the most important first", "norm of its kernel", "active, %", "test accuracy without it, %"]
     best = accuracies(runs, "best")
     costs = best[:, -1:] - accuracies(runs, "without")
-    values = costs[:, 0], costs[:, 15:17].mean(axis=1), best[:, -1], best[:, 8], *count_spare(runs)
+    values = costs[:, 0], costs[:, 15:17].mean(axis=1), best[:, -1], best[:, 8], *count_removable(runs)
     first, median, full, eight, spare, cost = (compare.format_mean(list(each)) for each in values)
     sentence = (
         f"Without its most important filter, conv loses {first} points of test accuracy, without one of median "
-        f"importance {median}; all 32 reach {full}%, the best eight alone {eight}%. {spare} filters can go at a cost "
-        f"of less than {COST} points on the images that order them; on the others, they cost {cost} "
+        f"importance {median}. All 32 reach {full}%, the eight top-ranked ones alone {eight}%. {spare} filters can be "
+        f"removed with a loss below {COST} points on the images that rank them; on the others, it is {cost} points "
         f"({len(runs)} seeds, n = {arrays['n']:,})."
     )
     return f"{compare.markdown_table(header, rows)}\n\n{sentence}"
@@ -156,16 +156,16 @@ def plot_filters(run, images, titles):
 
 
 def plot_importance(runs):
-    """Draw test accuracy without each filter, and with the best ones only. Returns: matplotlib Figure"""
+    """Draw test accuracy without each filter, and with the top-ranked ones only. Returns: matplotlib Figure"""
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     places = np.arange(1, 33)
-    figures.plot_curve(left, places, accuracies(runs, "without"), "without this one", "k-")
+    figures.plot_curve(left, places, accuracies(runs, "without"), "this filter ablated", "k-")
     left.axhline(accuracies(runs, "best")[:, -1].mean(), color="0.5", linestyle="--", label="with all")
     left.set(xlabel="filter, the most important first", ylabel="test accuracy, %: mean and 95% interval")
     left.legend(frameon=False)
-    figures.plot_curve(right, places, accuracies(runs, "best")[:, 1:], "the best only", "k-")
+    figures.plot_curve(right, places, accuracies(runs, "best")[:, 1:], "top-ranked filters only", "k-")
     right.set(xlabel="number of filters kept, the most important first", ylabel="test accuracy, %")
     return figure
 

@@ -23,7 +23,7 @@ def conv_model(kernel_size):
                 Input((28, 28, 1)),
                 layers.Conv2D(32, kernel_size, activation="relu"),
                 layers.Flatten(),
-                layers.Dense(128),
+                layers.Dense(128, activation="relu"),
                 layers.Dropout(0.2),
                 layers.Dense(10),
                 layers.Softmax(),

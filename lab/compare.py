@@ -1,4 +1,4 @@
-"""What the runs of a study say of its variants: accuracies, paired differences, calibration; and tables of them.
+"""Summaries and comparisons of a study's runs: accuracies, paired differences, calibration; and tables of them.
 
 `runs` is a dict of Run by lab.study.RunKey, as `lab.study.run_study` returns it.
 """
@@ -39,8 +39,8 @@ def estimates(runs, comparisons, test_labels):
     """Return how variants compare in accuracy, in percentage points, on the test set and on the training set.
 
     Test images are a sample, as seeds are: `lab.statistics.crossed_estimate`. The training images are all that a model
-    was fitted to: their intervals are Student's over seeds. Of variants with different numbers of seeds, the first
-    seeds count.
+    was fitted to: their intervals are Student's over seeds. If variants have different numbers of seeds,
+    the first seeds common to all are used.
 
     Args: dict of {variant: weight} by name, for example {"conv": 1, "dense": -1}; those without runs are left out
     Returns: dict of (test, training) Estimate by name; with one seed, there is none for the training set
@@ -88,7 +88,7 @@ def format_seeds(runs):
 def format_mean(values):
     """Return mean, standard deviation and 95% interval of the mean as text; of a single value, that value.
 
-    If mean and median differ by more than half the standard deviation, a few values decide the mean: the median, too.
+    If mean and median differ by more than half the standard deviation, the median is shown as well.
     """
     if len(values) == 1:
         return f"{values[0]:.2f}"

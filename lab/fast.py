@@ -1,11 +1,11 @@
-"""Keras' `fit` again, with many training steps in one call of TensorFlow: the same numbers in a fraction of the time.
+"""Keras' `fit` with many training steps in one call of TensorFlow: the same results up to rounding, in less time.
 
 A plain `fit` of a small model spends most of its time between the steps: in Python, in tf.data, and in an optimizer
 that reads and writes all weights several times. Here one call of TensorFlow does many steps, in a loop of its own. The
 images stay in one place, as bytes.
 
-A step is one of two. Models that suit XLA (https://openxla.org/xla) have their loop compiled by it: lab/xla_step.py.
-All others take Keras' own `train_step` in TensorFlow's executor, with TensorFlow's fused Adam instead of Keras'.
+There are two kinds of step. Models that suit XLA (https://openxla.org/xla) have their loop compiled by it:
+lab/xla_step.py. All others take Keras' own `train_step` in TensorFlow's executor, with TensorFlow's fused Adam.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from lab.xla_step import find_xla_obstacle, make_xla_step, replace_attributes
 
 logger = logging.getLogger(__name__)
 
-SECONDS_PER_CALL = 0.5  # of TensorFlow without a return to Python, which shows progress and sees signals in between
+SECONDS_PER_CALL = 0.5  # of one call of TensorFlow; in between, Python shows progress and handles signals
 DROPOUT_VALUES = 2_000_000  # whose random bits are drawn at once, 2 bytes each
 
 
@@ -60,7 +60,7 @@ def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callb
             first, (steps, size) = 0, batches.shape
             steps_per_draw = min(steps, max(1, DROPOUT_VALUES // values_per_step))
             while size and first < steps:
-                if first % steps_per_draw == 0:  # never after a time, which would decide the numbers
+                if first % steps_per_draw == 0:  # at fixed steps, so that timing decides no number
                     bits = [draw_bits(layer, steps_per_draw, size) for layer in dropouts]
                     end = min(steps, first + steps_per_draw)
                 started, last = time.perf_counter(), min(first + at_once, end)
@@ -128,7 +128,7 @@ def _make_keras_step(model):
 
 
 def _fused_adam(optimizer):
-    """Return a context in which a `keras.optimizers.Adam` updates by TensorFlow's fused operation; others as ever.
+    """Return a context in which a `keras.optimizers.Adam` updates by TensorFlow's fused operation, no other optimizer.
 
     Its formula is the same (https://www.tensorflow.org/api_docs/python/tf/raw_ops/ResourceApplyAdam), its rounding not.
     """

@@ -70,9 +70,9 @@ def has_display():
 
 
 def path_to_save(options, name):
-    """Return where to save a figure, on request or for want of a display; otherwise None. Args: `cli.parse`'s; a name
+    """Return where to save a figure, on request or without a display; otherwise None. Args: `cli.parse`'s; a name
 
-    Raises: LabError, the path cannot be written; better known before the work than after.
+    Raises: LabError, the path cannot be written; checked before the work begins.
     """
     if has_display() and not options.save:
         return None

@@ -1,4 +1,4 @@
-"""THE training recipe: how every model here is initialized, compiled, fitted and evaluated, in scripts and studies.
+"""The training recipe: how every model here is initialized, compiled, fitted and evaluated, in scripts and studies.
 
 One recipe for all models, so that a difference in accuracy is a difference between models. Experiments 1 and 2 name the
 optimizer, loss and metric for their readers; a test keeps them equal to the defaults here, which the studies use.
@@ -20,12 +20,12 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision: Ke
 
 @dataclass(frozen=True)
 class Recipe:
-    """The values of a training, beside its model and its seed; flags may change them.
+    """The hyperparameters of a training, without its model and its seed; flags may change them.
 
-    `precision` is that of the arithmetic, "float32" or "bfloat16"; weights and class probabilities are always float32.
-    `threads` decides the last bits of the weights, and so is the same on every machine. With `cosine_decay`, the
-    learning rate falls to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983); `weight_decay` is AdamW's (Loshchilov and
-    Hutter 2019, arXiv 1711.05101); `dropout` replaces the rate of all Dropout layers.
+    `precision` is that of the arithmetic, "float32" or "bfloat16"; weights and class probabilities are always
+    float32. The number of threads affects rounding, so its default is fixed. With `cosine_decay`, the learning rate
+    falls to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983); `weight_decay` is AdamW's (Loshchilov and Hutter
+    2019, arXiv 1711.05101); `dropout` replaces the rate of all Dropout layers.
     """
 
     epochs: int = 5
@@ -89,9 +89,9 @@ def compile_model(model, recipe, optimizer="adam", loss="sparse_categorical_cros
 def fit(model, images, labels, epochs, batch_size, checkpoint=None, validation=None):
     """Train a compiled model; every epoch sees each image once, in a new order, its pixels scaled to [0, 1].
 
-    With a validation set, training stops when its loss has not improved for 3 epochs and 600 steps, at the latest after
-    20 epochs and 9,375 steps, whichever is longer; the weights of the best epoch are the result. Small training sets
-    need many epochs, large ones few.
+    With a validation set, training stops when its loss has not improved for max(3 epochs, 600 steps), or after
+    max(20 epochs, 9,375 steps); the weights of the best epoch are restored. Small training sets need many epochs, large
+    ones few.
 
     Args:
         images, labels: uint8 (n, 28, 28) and (n,)

@@ -49,7 +49,7 @@ def mean_interval(values):
 
 
 class Estimate(NamedTuple):
-    """A mean with its confidence interval, and the two-sided p-value that the true mean is 0."""
+    """A mean with its confidence interval, and the two-sided p-value of the hypothesis that the true mean is 0."""
 
     mean: float
     low: float
@@ -105,8 +105,9 @@ def holm(p_values):
 
 
 def probability_of_superiority(first, second):
-    """Return for what share of all pairs the first value is higher, ties counted half (Bouthillier et al. 2021, arXiv
-    2103.03098).
+    """Return the fraction of all pairs in which the first value is higher, ties counted half.
+
+    Bouthillier et al. 2021 (arXiv 2103.03098).
     """
     first, second = np.asarray(first)[:, None], np.asarray(second)[None]
     return float((first > second).mean() + (first == second).mean() / 2)
@@ -158,7 +159,9 @@ def t_distribution(t, degrees):
 
 
 def mcnemar_exact(only_first, only_second):
-    """Return the exact two-sided p-value that two classifiers err equally often (McNemar 1947, doi:10.1007/BF02295996).
+    """Return the exact two-sided p-value of the hypothesis that two classifiers err equally often.
+
+    McNemar 1947 (doi:10.1007/BF02295996).
 
     Args: for how many of the same images only the first, and only the second, is correct.
     """
@@ -167,7 +170,7 @@ def mcnemar_exact(only_first, only_second):
 
 
 def expected_calibration_error(confidence, is_correct, bins=15):
-    """Return the mean difference between confidence and accuracy, weighted over bins of equal width.
+    """Return the mean absolute difference between confidence and accuracy, weighted over bins of equal width.
 
     Naeini, Cooper and Hauskrecht 2015 (doi:10.1609/aaai.v29i1.9602); 15 bins as in Guo et al. 2017 (arXiv 1706.04599).
 

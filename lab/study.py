@@ -1,8 +1,8 @@
 """Many runs of one experiment, each in a process of its own: on this machine or on a Dask cluster, none done twice.
 
-A run is a variant of the experiment, a seed and a recipe. A finished run is one file, written at once and whole. A
+A run is a variant of the experiment, a seed and a recipe. A finished run is one file, written atomically. A
 study that is started again does only the runs that are missing. A run's file name holds the digest of all that decides
-it (lab/reuse.py), so that a run is never mistaken for one of another recipe, code, model or library.
+it (lab/plumbing/provenance.py), so that a run is never mistaken for one of another recipe, code, model or library.
 """
 
 import functools
@@ -55,7 +55,7 @@ def collect_predictions(model, test_split, prepare=unchanged):
 
 @dataclass(frozen=True)
 class Variant:
-    """One arm of an experiment. What of it decides a run is found by itself: a changed label changes no run."""
+    """One arm of an experiment. Only what affects the result identifies a run: a changed label causes no rerun."""
 
     label: str  # in tables and figures
     build_model: Callable  # as `lab.recipe.initialize_model`
@@ -114,7 +114,7 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
         require_writable(paths[next(iter(tasks))])
         before, started = len(runs), time.monotonic()
         if before:
-            logger.info("study: %d of %d runs are there", before, len(plan))
+            logger.info("study: %d of %d runs found", before, len(plan))
         for key, content in run_tasks("lab.study", tasks, jobs, cluster):
             with atomic_write(paths[key]) as temporary:
                 temporary.write_bytes(content)
@@ -123,7 +123,7 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
             state = f"{len(runs)} of {len(plan)} runs, about {minutes:.1f} min left"
             logger.info("study: %s; %s: test accuracy %.4f", state, key, runs[key].record["test"]["accuracy"])
     if others := max(0, len(list(Path(folder).glob("[!.]*.npz"))) - len(runs)):
-        logger.info("left out: %d other runs in %s", others, folder)
+        logger.info("ignored: %d other runs in %s", others, folder)
     return {key: runs[key] for key in plan}
 
 

@@ -62,7 +62,7 @@ def test_the_winner_is_the_best_on_the_validation_set():
         for search, accuracies in enumerate([(0.8, 0.9, 0.7), (0.7, 0.6, 0.5)])
         for recipe, accuracy in zip(recipes, accuracies, strict=True)
     }
-    winners = {cell: recipe for cell, (_, recipe) in equal_tuning.find_winners(trials).items()}
+    winners = {cell: recipe for cell, (_, _, recipe) in equal_tuning.find_winners(trials).items()}
     assert winners == {("dense", 0): recipes[1], ("dense", 1): recipes[0]}
     best, seconds = equal_tuning.best_after(trials, "dense")
     np.testing.assert_allclose(best, 100 * np.array([[0.8, 0.8667, 0.9], [0.6, 0.6667, 0.7]]), atol=0.01)
@@ -86,7 +86,7 @@ def test_the_gain_is_paired_by_search_and_by_image():
     found = equal_tuning.compare_models(runs, runs, labels)
     assert found["tuned: conv - dense"].mean == pytest.approx(11.5)
     assert found["tuned - untuned: conv - dense"][:3] == (0, 0, 0)
-    assert "conv differs from dense by +11.50 [" in equal_tuning.conclusion(runs, found)
+    assert "the gain of conv over dense is +11.50 [" in equal_tuning.conclusion(runs, found)
 
 
 def test_the_recipe_of_a_trial_reaches_the_training():

@@ -79,7 +79,7 @@ def test_runs_of_another_recipe_are_left_out(finished, tmp_path):
     copy_runs(finished, tmp_path / "smoke" / "convolution_gain")
     arguments = ("--seeds", 1, "--variants", "dense", "--learning-rate", 0.01, "--output-dir", tmp_path)
     process = run_script(*DENSE_AND_CONV[:2], *arguments)
-    assert re.search(r"left out: 4 other runs in ", process.stderr)
+    assert re.search(r"ignored: 4 other runs in ", process.stderr)
     assert "rerun" not in process.stderr  # nothing has changed but the recipe that was asked for
     assert study.published_runs("convolution_gain", PLAN, tmp_path / "smoke" / "convolution_gain").keys() == set(PLAN)
 

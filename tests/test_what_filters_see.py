@@ -59,7 +59,7 @@ def test_filters_are_removed_as_if_their_weights_were_zero(trained):
 def test_how_many_filters_can_go_is_decided_on_other_images_than_their_cost():
     ordering, others = [0, *range(100, 130), 130, 130], [0, *[900] * 31, 950]
     run = Run({}, {"best": np.array([ordering, others]), "n": np.array(1_000)})
-    assert what_filters_see.count_spare([run]) == ([1], [pytest.approx(5)])
+    assert what_filters_see.count_removable([run]) == ([1], [pytest.approx(5)])
 
 
 def test_accuracies_without_a_filter_are_in_the_order_of_importance():
@@ -74,5 +74,5 @@ def test_the_experiment_at_smoke_size(tmp_path):
     figures = ["what_filters_see.png", "what_filters_see_importance.png"]
     assert sorted(path.name for path in (tmp_path / "smoke").glob("*.png")) == figures
     assert len(re.findall(r"^\| +\d+ +\|", process.stdout, re.M)) == 32
-    assert "filters can go at a cost of less than 0.1 points on the images that order them" in process.stdout
+    assert "filters can be removed with a loss below 0.1 points on the images that rank them" in process.stdout
     assert process.stdout.endswith(" (2 seeds, n = 250).\n")
