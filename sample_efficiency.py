@@ -157,13 +157,20 @@ def correct(runs, test_labels):
 def conclusion(gain, sizes, multipliers):
     """Return the conclusion in one sentence."""
     by_size = {n: gain["conv", n] for n in sizes}
-    clear = [f"{compare.format_signed_ci(each)} with {n:,}" for n, each in by_size.items() if each.low * each.high > 0]
+    clear = [
+        f"{compare.format_signed_ci(each)} ({n:,} images)" for n, each in by_size.items() if each.low * each.high > 0
+    ]
     unclear = [f"{n:,}" for n, each in by_size.items() if each.low * each.high <= 0]
-    clear_ratios = {n: each for n, each in multipliers.items() if each and not each[1] <= 1 <= each[2]}
-    ratios = [f"{format_multiplier(each)} with {n:,}" for n, each in clear_ratios.items()]
-    text = f"In points, one convolution buys {', '.join(clear) or 'nothing clear with any number of'} training images"
-    text += f"; there is no clear difference at {', '.join(unclear)}" if unclear else ""
-    return text + (f"; for the accuracy of conv, dense needs {', '.join(ratios)} times as many" if ratios else "")
+    ratios = [f"{format_multiplier(each)} ({n:,} images)" for n, each in multipliers.items() if differs_from_one(each)]
+    parts = [f"the gain of conv over dense is {', '.join(clear)}"] if clear else []
+    parts += [f"its 95% interval includes 0 with {', '.join(unclear)} images"] if unclear else []
+    parts += [f"the data-efficiency ratio of conv is {', '.join(ratios)}"] if ratios else []
+    return f"In points, {'; '.join(parts)}"
+
+
+def differs_from_one(multiplier):
+    """Say whether the interval of a ratio excludes 1."""
+    return bool(multiplier) and not multiplier[1] <= 1 <= multiplier[2]
 
 
 def format_multiplier(multiplier):

@@ -116,10 +116,10 @@ def test_table_and_conclusion_are_those_of_the_runs():
     assert rows[2][1].startswith("+3.27 [")  # 3.01 and 3.51, in whole images
     assert rows[2][2].startswith("2.1 [")
     assert rows[4][2] == "-"  # dense has not been tried with 2,000
-    gains = ", ".join(f"{row[1].split(', p')[0]} with {row[0]}" for row in rows[2:])
-    assert f"one convolution buys {gains} training images" in sentence
-    clear = [f"{row[2]} with {row[0]}" for row in rows[2:4] if float(re.findall(r"[\d.]+", row[2])[1]) > 1]
-    assert f"; for the accuracy of conv, dense needs {', '.join(clear)} times as many (2 seeds)." in sentence
+    gains = ", ".join(f"{row[1].split(', p')[0]} ({row[0]} images)" for row in rows[2:])
+    assert f"the gain of conv over dense is {gains}" in sentence
+    clear = [f"{row[2]} ({row[0]} images)" for row in rows[2:4] if float(re.findall(r"[\d.]+", row[2])[1]) > 1]
+    assert f"; the data-efficiency ratio of conv is {', '.join(clear)} (2 seeds)." in sentence
 
 
 def test_a_difference_that_is_not_clear_is_called_so():
@@ -127,7 +127,8 @@ def test_a_difference_that_is_not_clear_is_called_so():
         (100, 300), dense=dense, conv=lambda n, seed: dense(n, seed) + (18 * seed - 9 if n == 100 else 200)
     )
     sentence = sample_efficiency.report(runs, sample_efficiency.gains(runs, LABELS), LABELS, "stopped").split("\n\n")[2]
-    assert re.search(r"buys \+2\.00 \[.*\] with 300 training images; there is no clear difference at 100", sentence)
+    assert re.search(r"gain of conv over dense is \+2\.00 \[.*\] \(300 images\)", sentence)
+    assert "its 95% interval includes 0 with 100 images" in sentence
 
 
 def test_sizes_and_models_without_runs_are_left_out():
