@@ -252,7 +252,7 @@ def study_runs(options):
 
 
 def main(argv=None):
-    """Do the runs that are missing; print tables and conclusion, draw the figures."""
+    """Run what is missing; print tables and conclusion, draw the figures."""
     flags = cli.study_parser(__doc__, VARIANTS, seeds=SEEDS)
     flags.add_argument("--short", action="store_true", help="the models of experiments 1 and 2, one seed, no figures")
     options = cli.parse(flags, argv)

@@ -184,7 +184,7 @@ def plot(trials, models):
 
 
 def main(argv=None):
-    """Do the trials and trainings that are missing; print tables and conclusion, draw the figure."""
+    """Run missing trials and trainings; print tables and conclusion, draw the figure."""
     flags = cli.study_parser(__doc__, MODELS, seeds=5)
     options = cli.parse(flags, argv)
     if options.seed + options.seeds > SEARCH_SEEDS // REPEATS:

@@ -25,7 +25,7 @@ BILINEAR = 2  # PIL.Image.Resampling.BILINEAR
 
 
 def shift(images, distance):
-    """Yield the images shifted by so many pixels in each of eight directions, with black coming in at the edges."""
+    """Yield the images shifted by `distance` pixels in each of eight directions, with black coming in at the edges."""
     side = images.shape[1]
     padded = np.pad(images, ((0, 0), (distance, distance), (distance, distance)))
     for top, left in product((0, distance, 2 * distance), repeat=2):
@@ -49,7 +49,7 @@ def rescale(images, factor):
 
 
 def blur(images, radius):
-    """Yield the images after a Gaussian filter with a standard deviation of so many pixels."""
+    """Yield the images after a Gaussian filter with a standard deviation of `radius` pixels."""
     from PIL import ImageFilter
 
     yield _for_each(images, lambda image: image.filter(ImageFilter.GaussianBlur(radius)))
@@ -248,7 +248,7 @@ def plot(runs):
 
 
 def main(argv=None):
-    """Do the runs that are missing; print table and conclusion, draw the figure."""
+    """Run what is missing; print table and conclusion, draw the figure."""
     options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=5), argv)
     path = figures.path_to_save(options, "robustness.png")
     recipes = {"dense-longer": replace(options.recipe, epochs=EPOCHS_LONGER * options.recipe.epochs // Recipe().epochs)}

@@ -211,7 +211,7 @@ def plot(runs, gain, protocol):
 
 
 def main(argv=None):
-    """Do the runs that are missing; print tables and conclusion, draw the figure."""
+    """Run what is missing; print tables and conclusion, draw the figure."""
     flags = cli.study_parser(__doc__, MODELS, seeds=5)
     flags.add_argument("--equal-steps", action="store_true", help="equal gradient steps, without a validation set")
     options = cli.parse(flags, argv)

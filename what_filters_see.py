@@ -171,7 +171,7 @@ def plot_importance(runs):
 
 
 def main(argv=None):
-    """Do the runs that are missing; print table and conclusion, draw the figures."""
+    """Run what is missing; print table and conclusion, draw the figures."""
     flags = cli.study_parser(__doc__, VARIANTS, seeds=5)
     flags.add_argument("--image", type=cli.nonempty_path, nargs="+", metavar="FILE", help="your photographs")
     options = cli.parse(flags, argv)

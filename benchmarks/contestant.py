@@ -31,7 +31,9 @@ def parser(description, precisions=("float32",)):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", choices=("dense", "conv"), default="dense")
     parser.add_argument("--epochs", type=_positive, default=5)
-    parser.add_argument("--images", type=_positive, default=60_000, help="the first so many; repeated beyond 60,000")
+    parser.add_argument(
+        "--images", type=_positive, default=60_000, help="number of training images; repeated beyond 60,000"
+    )
     parser.add_argument("--batch-size", type=_positive, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=precisions, default="float32")
@@ -46,7 +48,7 @@ def _positive(text):
 
 
 def load_bytes(images):
-    """Load Fashion-MNIST as it is stored, uint8, with so many training images."""
+    """Load Fashion-MNIST as it is stored, uint8, with a number of training images."""
     if str(ROOT) not in sys.path:  # a script finds what lies beside it, but not the repository's packages
         sys.path.insert(0, str(ROOT))
     from lab.data import load_data
@@ -59,7 +61,7 @@ def load_bytes(images):
 
 
 def load_arrays(images):
-    """Load Fashion-MNIST with its pixels scaled to [0, 1] and so many training images."""
+    """Load Fashion-MNIST with its pixels scaled to [0, 1] and a number of training images."""
     arrays = load_bytes(images)
     from lab.data import scale
 

@@ -1,4 +1,4 @@
-"""Where the time of a conv training step goes: each piece as a loop of its own, compiled by XLA. Half a minute.
+"""Where the time of a conv training step goes: each piece as a separate loop, compiled by XLA. Half a minute.
 
 Writes results/profile_conv.md: medians of nine loops of 100 rounds, in milliseconds, and what a step takes as a whole.
 

@@ -1,10 +1,10 @@
-"""The recipe against what one would use instead: seconds per epoch, whole scripts, memory, floor and growth.
+"""Compare the recipe with Keras, PyTorch and JAX: seconds per epoch, whole scripts, memory, lower bound and growth.
 
-Every contestant is a process of its own; the rounds are interleaved, so that a machine that slows down slows all of
+Every contestant is a separate process; the rounds are interleaved, so that a machine that slows down slows all of
 them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json, and results/benchmark.md
 and figures/benchmark.png from it: an hour on two cores. `--short` takes ten minutes, and keeps its results apart.
 
-A benchmark that was stopped goes on from saves/; a finished one starts from the beginning.
+A benchmark that was stopped resumes from saves/; a finished one starts from the beginning.
 
 python benchmarks/run.py
 """

@@ -40,7 +40,7 @@ VARIANTS = {
 
 
 def main(argv=None):
-    """Do the runs that are missing; print the table, draw the figure."""
+    """Run what is missing; print the table, draw the figure."""
     import matplotlib.pyplot as plt
 
     options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=4), argv)

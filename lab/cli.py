@@ -35,7 +35,7 @@ def figure_parser(description):
 
 
 def study_parser(description, variants, seeds):
-    """Return the parser of a script that compares variants over many runs, by default of so many seeds."""
+    """Return the parser of a script that compares variants over many runs. Args: `seeds`, how many by default"""
     flags = arguments.parser(description, Recipe(), POLICIES, SAVES)
     arguments.add_study_flags(flags, variants, seeds)
     return flags

@@ -1,8 +1,8 @@
 """Keras' `fit` with many training steps in one call of TensorFlow: the same results up to rounding, in less time.
 
 A plain `fit` of a small model spends most of its time between the steps: in Python, in tf.data, and in an optimizer
-that reads and writes all weights several times. Here one call of TensorFlow does many steps, in a loop of its own. The
-images stay in one place, as bytes.
+that reads and writes all weights several times. Here one call of TensorFlow does many steps, in a loop. The images
+stay in one place, as bytes.
 
 There are two kinds of step. Models that suit XLA (https://openxla.org/xla) have their loop compiled by it:
 lab/xla_step.py. All others take Keras' own `train_step` in TensorFlow's executor, with TensorFlow's fused Adam.
@@ -93,7 +93,7 @@ def draw_order(n, seeds):
 
 
 def draw_bits(dropout, steps, size):
-    """Return 16 random bits for each value of the inputs of a Dropout layer in so many steps, uint16."""
+    """Return 16 random bits for each input value of a Dropout layer in `steps` steps of `size` images, uint16."""
     shape = (steps, size, *dropout.input.shape[1:])
     return np.random.default_rng(dropout.seed_generator.next().numpy()).integers(0, 1 << 16, shape, np.uint16)
 

@@ -126,13 +126,13 @@ def fit(model, images, labels, epochs, batch_size, checkpoint=None, validation=N
 def evaluate(model, images, labels):
     """Evaluate a compiled model. Args: as `fit`. Returns: dict of `accuracy` in [0, 1], `loss` in nats, and `n`"""
     slices = [slice(start, start + EVALUATION_BATCH) for start in range(0, len(images), EVALUATION_BATCH)]
-    batches = ((_pixels(model, images[part]), labels[part]) for part in slices)  # one by one, for the memory's sake
+    batches = ((_pixels(model, images[part]), labels[part]) for part in slices)  # one by one, to limit the memory
     return {**model.evaluate(batches, steps=len(slices), verbose=0, return_dict=True), "n": len(labels)}
 
 
 def predict(model, images):
     """Return a model's class probabilities, float32 (n, 10), for images uint8 (n, 28, 28)."""
-    batches = [images[start : start + 10_000] for start in range(0, len(images), 10_000)]  # for the memory's sake
+    batches = [images[start : start + 10_000] for start in range(0, len(images), 10_000)]  # to limit the memory
     predicted = [model.predict(_pixels(model, batch), EVALUATION_BATCH, verbose=0) for batch in batches]
     return np.concatenate(predicted).astype(np.float32)
 

@@ -1,7 +1,7 @@
-"""Many runs of one experiment, each in a process of its own: on this machine or on a Dask cluster, none done twice.
+"""Many runs of one experiment, each in a separate process: on this machine or on a Dask cluster, none done twice.
 
 A run is a variant of the experiment, a seed and a recipe. A finished run is one file, written atomically. A
-study that is started again does only the runs that are missing. A run's file name holds the digest of all that decides
+study that is started again does only the missing runs. A run's file name holds the digest of all that decides
 it (lab/plumbing/provenance.py), so that a run is never mistaken for one of another recipe, code, model or library.
 """
 

@@ -32,7 +32,7 @@ def parser(description, defaults, precisions, saves, suffixes=FIGURE_SUFFIXES):
 
 
 def add_study_flags(flags, variants, seeds):
-    """Add the flags of a script that compares variants over many runs, by default of so many seeds."""
+    """Add the flags of a script that compares variants over many runs. Args: `seeds`, how many by default"""
     names, count = list(variants), f"runs of each variant, from --seed on; default {seeds}"
     flags.add_argument("--seeds", type=whole_number(1, 1000), default=seeds, metavar="N", help=count)
     flags.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
