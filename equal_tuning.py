@@ -19,8 +19,6 @@ from lab.data import load_test_data
 from lab.statistics import crossed_estimate, expected_maximum, probability_of_superiority
 from lab.study import RunKey
 
-TRIALS, EPOCHS = 5, (3, 6, 12)  # of a search
-MORE_TRIALS, MORE_EPOCHS = 25, (3, 6, 12, 30, 60)
 SEARCH_SEEDS = 100  # of the first search; those of the trainings that follow start from 0, as in experiment 5
 DRAWN = ("learning_rate", "dropout", "weight_decay", "epochs")
 GAIN, CHANGE = "tuned: conv - dense", "tuned - untuned: conv - dense"
@@ -37,18 +35,15 @@ def validate_on_training_images(train_split, test_split, seed):
     return train_split.hold_out(1 / 6, seed)
 
 
-def collect_nothing(model, test_split, prepare):
-    """Return no arrays: a search needs the accuracy only."""
-    return {}
-
-
 MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected")}
 MODELS["dense-longer"] = replace(MODELS["dense"], label="dense, longer search")
 SEARCHES = {
-    f"{name}-search": replace(model, select=validate_on_training_images, collect=collect_nothing)
+    f"{name}-search": replace(model, select=validate_on_training_images, collect=lambda *_: {})  # accuracies suffice
     for name, model in MODELS.items()
 }
 VARIANTS = MODELS | SEARCHES
+# number of trials in a search, and the numbers of epochs to choose from
+BUDGETS = dict.fromkeys(MODELS, (5, (3, 6, 12))) | {"dense-longer": (25, (3, 6, 12, 30, 60))}
 
 
 def draw_recipe(recipe, search, trial, epochs):
@@ -66,14 +61,12 @@ def draw_recipe(recipe, search, trial, epochs):
 
 def plan_searches(options):
     """Return the RunKeys of all trials."""
-    budgets = dict.fromkeys(MODELS, (TRIALS, EPOCHS)) | {"dense-longer": (MORE_TRIALS, MORE_EPOCHS)}
-    if options.smoke:
-        budgets = dict.fromkeys(budgets, (2, (1,)))
     return [
-        RunKey(f"{model}-search", SEARCH_SEEDS + search, draw_recipe(options.recipe, search, trial, budgets[model][1]))
+        RunKey(f"{model}-search", SEARCH_SEEDS + search, draw_recipe(options.recipe, search, trial, epochs))
         for search in cli.seeds(options)
         for model in options.variants
-        for trial in range(budgets[model][0])
+        for trials, epochs in [(2, (1,)) if options.smoke else BUDGETS[model]]
+        for trial in range(trials)
     ]
 
 
@@ -93,9 +86,10 @@ def find_winners(trials):
 
 def plan_trainings(winners):
     """Return the RunKeys of the trainings with the winners' recipes on all training images."""
-    repeats = range(REPEATS)
     return [
-        RunKey(model, REPEATS * n + repeat, won) for (model, n), (_, _, won) in winners.items() for repeat in repeats
+        RunKey(model, REPEATS * search + repeat, recipe)
+        for (model, search), (_, _, recipe) in winners.items()
+        for repeat in range(REPEATS)
     ]
 
 
@@ -124,11 +118,9 @@ def compare_models(tuned, untuned, test_labels):
 
 def best_after(trials, model):
     """Return the expected best accuracy after 1, 2, ... trials, (searches, trials), and a trial's mean seconds."""
-    groups = np.array(
-        [[each[:2] for each in group] for cell, group in group_trials(trials).items() if cell[0] == model]
-    )
-    best = [[expected_maximum(accuracies, k + 1) for k in range(len(accuracies))] for accuracies in groups[..., 0]]
-    return np.array(best), groups[..., 1].mean()
+    groups = [group for (name, _), group in group_trials(trials).items() if name == model]
+    best = [[expected_maximum([each[0] for each in group], k + 1) for k in range(len(group))] for group in groups]
+    return np.array(best), np.mean([each[1] for group in groups for each in group])
 
 
 def report(trials, tuned, untuned, found):
