@@ -36,12 +36,14 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.txt && \
 		sed '/^figure: /d' saves/$$script.txt > results/$$script.md || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.precision --from-results > results/precision.md
 	$(BIN)/python docs/tables.py
 
 study: .venv/installed  ## the published runs of experiments 5 to 9, but for finished ones: HOURS hours on two cores
 	for script in $(STUDIES); do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --output-dir results --save saves/$$script.png || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.precision --output-dir results
 
 soak: .venv/installed-dev  ## all fault tests in their long form, and their table: an hour
 	$(BIN)/python -m pytest tests -m fault --soak --faults results/faults.md

@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 
-from conftest import ROOT
+import pytest
+from conftest import ROOT, run_script
 
 
 def test_the_benchmark_runs_and_reports():
@@ -24,3 +25,12 @@ def test_the_benchmark_runs_and_reports():
         assert entry["test_accuracy"] > 0.5
         assert entry["name"] in process.stdout
     assert (ROOT / "saves" / "smoke" / "figures" / "benchmark.png").stat().st_size > 10_000
+
+
+def test_bfloat16_against_float32_at_smoke_size(tmp_path):
+    arguments = ("--smoke", "--seeds", 1, "--variants", "dense", "--output-dir", tmp_path)
+    process = run_script("-m", "benchmarks.precision", *arguments)
+    assert process.returncode == 0, process.stderr
+    (row,) = (line for line in process.stdout.splitlines() if line.startswith("| dense"))
+    single, half, difference = (float(cell.split()[0]) for cell in row.split("|")[2:5])
+    assert half - single == pytest.approx(difference, abs=0.011)
