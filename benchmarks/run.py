@@ -233,7 +233,7 @@ def main():
         options.rounds, options.images, folder = 3, 12_800, ROOT / "saves" / "short"
     if options.smoke:
         options.rounds, options.epochs, options.images, folder = 1, 2, 800, ROOT / "saves" / "smoke"
-    unfinished = (folder if folder != ROOT else ROOT / "saves") / "benchmark.json"
+    unfinished = folder / "saves" / "benchmark.json"
     if options.smoke:
         unfinished.unlink(missing_ok=True)
     result = benchmark(options, unfinished)
