@@ -89,9 +89,14 @@ FAMILIES = {
         "locality: conv - (conv, shuffled)": {"conv": 1, "conv-shuffled": -1},
     },
     "sharing x locality": {
-        "sharing": {"conv": 0.5, "local": -0.5, "conv-shuffled": 0.5, "local-shuffled": -0.5},
-        "locality": {"conv": 0.5, "local": 0.5, "conv-shuffled": -0.5, "local-shuffled": -0.5},
+        "sharing, main effect": {"conv": 0.5, "local": -0.5, "conv-shuffled": 0.5, "local-shuffled": -0.5},
+        "locality, main effect": {"conv": 0.5, "local": 0.5, "conv-shuffled": -0.5, "local-shuffled": -0.5},
         "interaction": {"conv": 1, "local": -1, "conv-shuffled": -1, "local-shuffled": 1},
+    },
+    "simple effects (not planned)": {
+        "sharing on natural pixels: conv - local": {"conv": 1, "local": -1},
+        "sharing on shuffled pixels: (conv, shuffled) - (local, shuffled)": {"conv-shuffled": 1, "local-shuffled": -1},
+        "locality without sharing: local - (local, shuffled)": {"local": 1, "local-shuffled": -1},
     },
     "checks": {
         "(dense, shuffled) - dense": {"dense-shuffled": 1, "dense": -1},

@@ -20,7 +20,7 @@ def insert_tables(text):
     def replace(match):
         opening, name, beginning, closing = match.groups()
         parts = (ROOT / name).read_text(encoding="utf-8").rstrip("\n").split("\n\n")
-        return f"{opening}\n{next(part for part in parts if part.startswith(beginning))}\n\n{closing}"
+        return f"{opening}{next(part for part in parts if part.startswith(beginning))}\n{closing}"
 
     return MARKED.sub(replace, text)
 
