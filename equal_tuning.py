@@ -163,7 +163,7 @@ def plot(trials, models):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
-    styles = dict(zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True))
+    styles = dict(zip(MODELS, ("C0o--", "C1o-", "C2s-.", "C3^:"), strict=True))
     for model in models:
         best, seconds = best_after(trials, model)
         counts = np.arange(1, best.shape[1] + 1)

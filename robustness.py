@@ -121,7 +121,7 @@ VARIANTS = {name: replace(convolution_gain.VARIANTS[name], collect=collect_robus
 # dense until it fits its training images as conv does: epochs chosen with other seeds (docs/plan.md)
 VARIANTS["dense-longer"] = replace(VARIANTS["dense"], label="dense, trained longer")
 EPOCHS_LONGER = 90
-STYLES = dict(zip(VARIANTS, ("C0--", "C1-", "C4-.", "C3:", "C2--"), strict=True))
+STYLES = dict(zip(VARIANTS, ("C0o--", "C1o-", "C4s-.", "C3^:", "C2D--"), strict=True))
 COMPARED = {
     "conv - dense": ("conv", "dense"),
     "conv - (dense, longer)": ("conv", "dense-longer"),
@@ -242,8 +242,8 @@ def plot(runs):
         pair[1].set_xlabel(f"{name}, {UNITS[name]}")
     for ax, label in zip(axes[:, 0], ("test accuracy, %", "consistency with\nthe clean image, %") * 2, strict=True):
         ax.set_ylabel(label)
-    axes[0, 0].legend(loc="lower left", frameon=False)
-    figure.suptitle("Mean over seeds with 95% interval", fontsize="medium")
+    title = "mean over seeds with 95% interval"
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5, title=title)
     return figure
 
 

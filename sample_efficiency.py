@@ -190,7 +190,7 @@ def plot(runs, gain, protocol):
     models, sizes = models_and_sizes(runs)
     figure, axes = plt.subplots(1, 2 if gain else 1, figsize=(12, 4.6), layout="constrained", squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
-    styles = dict(zip(MODELS, ("C0--", "C1-", "C2-.", "C3:"), strict=True))
+    styles = dict(zip(MODELS, ("C0o--", "C1o-", "C2s-.", "C3^:"), strict=True))
     for model in models:
         figures.plot_curve(left, sizes, accuracies(runs, model), MODELS[model].label, styles[model])
     left.set_ylabel("test accuracy, %: mean and 95% interval over seeds")
@@ -199,7 +199,7 @@ def plot(runs, gain, protocol):
         estimates = np.array([gain[model, n] for n in sizes])
         errors = [estimates[:, 0] - estimates[:, 1], estimates[:, 2] - estimates[:, 0]]
         x = np.array(sizes) * 1.06 ** (shift - 1)  # side by side
-        right.errorbar(x, estimates[:, 0], errors, fmt=f"o{styles[model]}", capsize=3, markersize=4)
+        right.errorbar(x, estimates[:, 0], errors, fmt=styles[model], capsize=3, markersize=4)
     if gain:
         right.axhline(0, color="0.7", linewidth=1)
         right.set_ylabel("points ahead of dense, with 95% interval")

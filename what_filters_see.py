@@ -161,11 +161,11 @@ def plot_importance(runs):
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     places = np.arange(1, 33)
-    figures.plot_curve(left, places, accuracies(runs, "without"), "this filter ablated", "k-")
+    figures.plot_curve(left, places, accuracies(runs, "without"), "this filter ablated", "ko-")
     left.axhline(accuracies(runs, "best")[:, -1].mean(), color="0.5", linestyle="--", label="with all")
     left.set(xlabel="filter, the most important first", ylabel="test accuracy, %: mean and 95% interval")
     left.legend(frameon=False)
-    figures.plot_curve(right, places, accuracies(runs, "best")[:, 1:], "top-ranked filters only", "k-")
+    figures.plot_curve(right, places, accuracies(runs, "best")[:, 1:], "top-ranked filters only", "ko-")
     right.set(xlabel="number of filters kept, the most important first", ylabel="test accuracy, %")
     return figure
 

@@ -14,14 +14,14 @@ from lab.statistics import mean_interval
 logger = logging.getLogger(__name__)
 
 
-def plot_curve(ax, x, values, label, style="-"):
+def plot_curve(ax, x, values, label, style="o-"):
     """Draw the mean of each column over seeds with its 95% interval on a Matplotlib Axes.
 
-    Args: x, numbers (n,); values (seeds, n); label; style, as Matplotlib's `plot` takes it, for example "C0--". The
+    Args: x, numbers (n,); values (seeds, n); label; style, as Matplotlib's `plot` takes it, for example "C0o--". The
         band, Student's t over seeds, is left out if there is one seed.
     """
     values = np.asarray(values)
-    (line,) = ax.plot(x, values.mean(axis=0), style, marker="o", markersize=4, label=label)
+    (line,) = ax.plot(x, values.mean(axis=0), style, markersize=4, label=label)
     if len(values) > 1:
         _, lows, highs = np.transpose([mean_interval(column) for column in values.T])
         ax.fill_between(x, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
