@@ -179,8 +179,8 @@ def main(argv=None):
     """Run missing trials and trainings; print tables and conclusion, draw the figure."""
     flags = cli.study_parser(__doc__, MODELS, seeds=5)
     options = cli.parse(flags, argv)
-    if options.seed + options.seeds > SEARCH_SEEDS // REPEATS:
-        flags.error(f"argument --seeds: searches from 0 to {SEARCH_SEEDS // REPEATS - 1} only")
+    if options.seed + options.seeds > (limit := SEARCH_SEEDS // REPEATS):
+        flags.error(f"argument {'--seeds' if options.seeds > limit else '--seed'}: searches 0 to {limit - 1} only")
     path = figures.path_to_save(options, "equal_tuning.png")
     trials = cli.study_runs("equal_tuning", options, plan_searches(options))
     plan = plan_trainings(find_winners(trials))

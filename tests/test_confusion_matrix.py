@@ -61,4 +61,4 @@ def test_the_figure_has_all_classes_actual_by_row(normalize):
 
 def test_accuracy_is_printed_with_n_and_interval():
     counts = np.diag([18] * 8 + [16, 16]) + np.diag([3, 3, 3, 3, 3, 3, 3, 3, 0], k=1)
-    assert confusion_matrix.format_accuracy(counts) == "accuracy 88.0% ±4.5 points (95% CI 82.8% to 91.8%, n = 200)"
+    assert confusion_matrix.format_accuracy(counts) == "accuracy 88.0% (95% CI 82.8% to 91.8%, n = 200)"

@@ -115,5 +115,5 @@ def test_the_experiment_at_smoke_size(smoke):
     runs = [Run.from_file(path).record for path in (folder / "smoke" / "equal_tuning").iterdir()]
     sizes = sorted((run["train"]["n"], run["test"]["n"]) for run in runs)
     assert sizes == [(1_668, 332)] * 8 + [(2_000, 500)] * 8
-    assert re.search(r"conv differs from dense by [+-]\S+ \[.*\] points", process.stdout)
+    assert re.search(r"tuned gain is [+-]\S+ \[.*\]", process.stdout)
     assert len({json.dumps(run["made_of"]["training code"]) for run in runs}) == 1

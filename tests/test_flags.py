@@ -102,7 +102,7 @@ def test_the_last_value_within_the_range_is_accepted(flag, value):
         ("deep_learning_pred", ["--pixels", "1"], "argument --pixels: only with --model"),
         ("deep_learning_pred", ["--start", "9999", "--count", "2"], "argument --start: 9999 + 2 images"),
         ("deep_learning_pred", ["--image", "x.png", "--count", "2"], "argument --image: --start and --count are for"),
-        ("convolution_gain", ["--short", "--jobs", "2"], "argument --short: not with the flags of a study"),
+        ("convolution_gain", ["--short", "--jobs", "2"], "argument --short: not with --save"),
     ],
 )
 def test_flags_that_exclude_each_other_are_named(script, arguments, message):
@@ -120,7 +120,7 @@ def test_flags_that_exclude_each_other_are_named(script, arguments, message):
         ("deep_learning_pred", ["--model", "x.keras", "--pixels", "1", "--start", "9980"]),
         ("convolution_gain", ["--short", "--seed", "3", "--retrain"]),
         ("robustness", ["--variants", "conv", "--seeds", "2", "--jobs", "1", "--save", "x.svg"]),
-        ("sample_efficiency", ["--equal-epochs", "--cluster", "tcp://127.0.0.1:8786"]),
+        ("sample_efficiency", ["--equal-steps", "--cluster", "tcp://127.0.0.1:8786"]),
         ("examples.kernel_size", ["--from-results"]),
     ],
 )

@@ -20,7 +20,7 @@ from lab import cli, compare, study
 from lab.data import load_test_data
 from lab.plumbing.results import Run
 from lab.recipe import Recipe
-from lab.statistics import crossed_estimate
+from lab.statistics import crossed_estimate, wilson_interval
 from lab.study import RunKey
 
 TABLES = runpy.run_path(str(ROOT / "docs" / "tables.py"))
@@ -177,7 +177,9 @@ def test_every_number_is_in_a_record():
         for number in decimals(path.read_text(encoding="utf-8"))
     }
     for run in published("convolution_gain"):
-        known |= {f"{run.record['test']['accuracy']:.4f}"}
+        test = run.record["test"]
+        interval = wilson_interval(round(test["accuracy"] * test["n"]), test["n"])
+        known |= {f"{number:.4f}" for number in (test["accuracy"], test["loss"], *interval)}
     texts = PAGES | {
         path.name: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         for path in [*ROOT.glob("*.py"), *ROOT.glob("lab/*.py"), *ROOT.glob("examples/*.py")]
