@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_measured
+from conftest import run_measured
 from photograph_files import (
     READ_PHOTOGRAPH,
     build_png,
@@ -141,11 +141,8 @@ def test_a_thousand_photographs_at_once_take_bounded_memory(tmp_path, smoke_save
     paths = [tmp_path / f"photo-{number}.jpg" for number in range(1_000)]
     for number, path in enumerate(paths):
         path.hardlink_to(tmp_path / f"{number % 20}.jpg")
-    script = ROOT / "deep_learning_pred.py"
-    arguments = [script, "--smoke", "--save", "--output-dir", smoke_saves[0], "--image", *paths]
-    printed, peak = run_measured(
-        f"import runpy\nsys.argv = {[*map(str, arguments)]}\nrunpy.run_path({str(script)!r}, run_name='__main__')"
-    )
+    arguments = ["--smoke", "--save", "--output-dir", smoke_saves[0], "--image", *paths]
+    printed, peak = run_measured(f"import deep_learning_pred\ndeep_learning_pred.main({[*map(str, arguments)]})")
     lines = printed.splitlines()
     assert [line.split(": ")[0] for line in lines if "photo-" in line] == [*map(str, paths)]
     assert len({line.split(": ")[1] for line in lines[:20]}) > 1

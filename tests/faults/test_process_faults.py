@@ -293,7 +293,7 @@ def test_an_unexpected_error_shows_its_type(tmp_path):
 
 @pytest.mark.fault("processes", "standard output closed early (head -1) or from the start")
 def test_output_that_is_not_read_to_the_end_is_no_traceback(tmp_path):
-    command = f"{sys.executable} {ROOT / 'deep_learning.py'} --smoke --epochs 3 --output-dir {tmp_path} | head -1; "
+    command = f"'{sys.executable}' '{ROOT / 'deep_learning.py'}' --smoke --epochs 3 --output-dir {tmp_path} | head -1; "
     process = subprocess.run(
         ["bash", "-c", command + "exit ${PIPESTATUS[0]}"], capture_output=True, text=True, env=os.environ
     )
@@ -305,7 +305,7 @@ def test_output_that_is_not_read_to_the_end_is_no_traceback(tmp_path):
 @pytest.mark.fault("processes", "standard output closed early (head -1) or from the start")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_output_is_no_traceback(tmp_path, closed):
-    command = f"{sys.executable} {ROOT / 'deep_learning.py'} --smoke --output-dir {tmp_path} {closed}"
+    command = f"'{sys.executable}' '{ROOT / 'deep_learning.py'}' --smoke --output-dir {tmp_path} {closed}"
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr

@@ -60,7 +60,7 @@ def test_killed_in_mid_run_it_goes_on_to_the_same_table(undisturbed, tmp_path):
     assert not [command for command in commands if bytes(temporary) in command], "its runs outlive it"
     again = run_script(*DENSE_AND_CONV, "--output-dir", tmp_path)
     assert again.returncode == 0, again.stderr
-    assert f"study: {len(kept)} of 4 runs are there" in again.stderr
+    assert f"study: {len(kept)} of 4 runs found" in again.stderr
     assert again.stdout.replace(str(tmp_path), "") == undisturbed[1].stdout.replace(str(undisturbed[0]), "")
     assert kept.items() <= finished_runs(tmp_path).items()
     assert not list(tmp_path.rglob(".*"))
@@ -92,7 +92,7 @@ def test_a_corrupt_run_is_named_and_rerun(undisturbed, tmp_path):
 
 @pytest.mark.fault("study", "two studies on one folder")
 def test_two_studies_on_one_folder_end_with_the_same_table(tmp_path):
-    arguments = ("convolution_gain.py", "--smoke", "--seeds", 2, "--variants", "dense", "wide", "--jobs", 1)
+    arguments = ("convolution_gain.py", "--smoke", "--seeds", 2, "--variants", "dense", "fully-connected", "--jobs", 1)
     both = [start(*arguments, "--output-dir", tmp_path) for _ in range(2)]
     tables = []
     for process in both:
@@ -116,7 +116,7 @@ def documented_commands(port):
     here = {"HOST": "127.0.0.1", "8786": str(port), ".venv/bin/": f"{shlex.quote(str(Path(sys.executable).parent))}/"}
     for name, value in here.items():
         commands = [command.replace(name, value).partition("  #")[0] for command in commands]
-    scheduler, worker, client = commands
+    _, scheduler, worker, client = commands  # the first one installs Dask
     return scheduler, worker, client
 
 
