@@ -13,7 +13,7 @@ ELSEWHERE = {  # beginning of a command: why no test runs it here
     "make test": "it is what runs this",
     "python3 -m venv": "make does it on a new machine",
     ".venv/bin/pip install": "make does it on a new machine",
-    ".venv/bin/dask": "needs several machines; tests/faults/test_cluster_faults.py starts a cluster here",
+    ".venv/bin/dask": "needs several machines; tests/faults/test_study_faults.py starts a cluster here",
     "PYTHONPATH=. .venv/bin/dask": "as above",
     ".venv/bin/python convolution_gain.py --cluster": "as above",
 }
