@@ -75,6 +75,9 @@ VARIANTS = {
     "conv-pooled": Variant("conv, pooled", build_pooled),
     "fully-connected-21632": Variant("fully connected, 21,632 units", build_many_units),
 }
+# of curves in the figures of experiments 6 to 8
+STYLES = {"dense": "C0o--", "conv": "C1o-", "fully-connected": "C2s-.", "conv-shuffled": "C3^:"}
+STYLES |= {"conv-original": "C4s-.", "dense-longer": "C5D--"}
 SEEDS, FEWER_SEEDS = 10, {"fully-connected-21632": 5}
 # family: comparison: weights of the variants; p-values are adjusted within a family (docs/plan.md)
 FAMILIES = {

@@ -17,7 +17,7 @@ import convolution_gain
 from lab import cli, compare, figures
 from lab.data import load_test_data
 from lab.statistics import crossed_estimate, expected_maximum, probability_of_superiority
-from lab.study import RunKey
+from lab.study import RunKey, collect_predicted
 
 SEARCH_SEEDS = 100  # of the first search; those of the trainings that follow start from 0, as in experiment 5
 DRAWN = ("learning_rate", "dropout", "weight_decay", "epochs")
@@ -35,7 +35,8 @@ def validate_on_training_images(train_split, test_split, seed):
     return train_split.hold_out(1 / 6, seed)
 
 
-MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected")}
+NAMES = ("dense", "conv", "fully-connected")
+MODELS = {name: replace(convolution_gain.VARIANTS[name], collect=collect_predicted) for name in NAMES}
 MODELS["dense-longer"] = replace(MODELS["dense"], label="dense, longer search")
 SEARCHES = {
     f"{name}-search": replace(model, select=validate_on_training_images, collect=lambda *_: {})  # accuracies suffice
@@ -163,12 +164,11 @@ def plot(trials, models):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
-    styles = dict(zip(MODELS, ("C0o--", "C1o-", "C2s-.", "C3^:"), strict=True))
     for model in models:
         best, seconds = best_after(trials, model)
         counts = np.arange(1, best.shape[1] + 1)
         for ax, x in zip(axes, (counts, seconds * counts), strict=True):
-            figures.plot_curve(ax, x, best, MODELS[model].label, styles[model])
+            figures.plot_curve(ax, x, best, MODELS[model].label, convolution_gain.STYLES[model])
     axes[0].set(xscale="log", xlabel="trials", ylabel="expected best validation accuracy, %")
     axes[1].set(xscale="log", xlabel="seconds of training")
     axes[1].legend(loc="lower right", frameon=False)

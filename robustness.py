@@ -121,7 +121,6 @@ VARIANTS = {name: replace(convolution_gain.VARIANTS[name], collect=collect_robus
 # dense until it fits its training images as conv does: epochs chosen with other seeds (docs/plan.md)
 VARIANTS["dense-longer"] = replace(VARIANTS["dense"], label="dense, trained longer")
 EPOCHS_LONGER = 90
-STYLES = dict(zip(VARIANTS, ("C0o--", "C1o-", "C4s-.", "C3^:", "C2D--"), strict=True))
 COMPARED = {
     "conv - dense": ("conv", "dense"),
     "conv - (dense, longer)": ("conv", "dense-longer"),
@@ -235,8 +234,8 @@ def plot(runs):
     for pair, (name, corruption) in zip(pairs, CORRUPTIONS.items(), strict=True):
         for ax, percentages in zip(pair, (accuracies, consistencies), strict=True):
             for variant in compare.variant_names(runs):
-                values = percentages(runs, variant, name)
-                figures.plot_curve(ax, corruption.strengths, values, VARIANTS[variant].label, STYLES[variant])
+                label, style = VARIANTS[variant].label, convolution_gain.STYLES[variant]
+                figures.plot_curve(ax, corruption.strengths, percentages(runs, variant, name), label, style)
             ax.set_ylim(0, 104)  # a band of few seeds may go beyond 100
         pair[0].set_title(name)
         pair[1].set_xlabel(f"{name}, {UNITS[name]}")

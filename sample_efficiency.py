@@ -16,7 +16,7 @@ import convolution_gain
 from lab import cli, compare, figures
 from lab.data import load_test_data
 from lab.statistics import crossed_estimate, holm
-from lab.study import RunKey, collect_predictions
+from lab.study import RunKey, collect_predicted
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
 
@@ -46,11 +46,6 @@ def repeat_images(n):
         return selected.at(np.resize(np.arange(n), len(train_split.labels))), test_split
 
     return select
-
-
-def collect_predicted(model, test_split, prepare):
-    """Return the predicted class of each test image only."""
-    return {"predicted": collect_predictions(model, test_split, prepare)["predicted"]}
 
 
 MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected", "conv-shuffled")}
@@ -190,16 +185,15 @@ def plot(runs, gain, protocol):
     models, sizes = models_and_sizes(runs)
     figure, axes = plt.subplots(1, 2 if gain else 1, figsize=(12, 4.6), layout="constrained", squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
-    styles = dict(zip(MODELS, ("C0o--", "C1o-", "C2s-.", "C3^:"), strict=True))
     for model in models:
-        figures.plot_curve(left, sizes, accuracies(runs, model), MODELS[model].label, styles[model])
+        figures.plot_curve(left, sizes, accuracies(runs, model), MODELS[model].label, convolution_gain.STYLES[model])
     left.set_ylabel("test accuracy, %: mean and 95% interval over seeds")
     left.legend(loc="lower right", frameon=False)
     for shift, model in enumerate(dict.fromkeys(model for model, _ in gain)):
         estimates = np.array([gain[model, n] for n in sizes])
         errors = [estimates[:, 0] - estimates[:, 1], estimates[:, 2] - estimates[:, 0]]
         x = np.array(sizes) * 1.06 ** (shift - 1)  # side by side
-        right.errorbar(x, estimates[:, 0], errors, fmt=styles[model], capsize=3, markersize=4)
+        right.errorbar(x, estimates[:, 0], errors, fmt=convolution_gain.STYLES[model], capsize=3, markersize=4)
     if gain:
         right.axhline(0, color="0.7", linewidth=1)
         right.set_ylabel("points ahead of dense, with 95% interval")

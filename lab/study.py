@@ -53,6 +53,11 @@ def collect_predictions(model, test_split, prepare=unchanged):
     }
 
 
+def collect_predicted(model, test_split, prepare):
+    """Return the predicted class of each test image only, as `collect_predictions` does."""
+    return {"predicted": collect_predictions(model, test_split, prepare)["predicted"]}
+
+
 @dataclass(frozen=True)
 class Variant:
     """One arm of an experiment. Only what affects the result identifies a run: a changed label causes no rerun."""
