@@ -5,7 +5,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate
 
 STUDIES := convolution_gain sample_efficiency robustness equal_tuning what_filters_see
-PUBLISHED := convolution_gain robustness what_filters_see
 
 .PHONY: all help test test-faults lint figures study soak bench lock clean
 
@@ -33,7 +32,7 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 	MPLBACKEND=Agg $(BIN)/python deep_learning_pred.py --save figures/predictions.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
-	for script in $(PUBLISHED); do \
+	for script in $(STUDIES); do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.txt && \
 		sed '/^figure: /d' saves/$$script.txt > results/$$script.md || exit 1; \
 	done
