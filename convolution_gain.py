@@ -88,7 +88,7 @@ FAMILIES = {
     },
     "chain": {
         "depth and size: fully connected - dense": {"fully-connected": 1, "dense": -1},
-        "shared sparse weights: (conv, shuffled) - fully connected": {"conv-shuffled": 1, "fully-connected": -1},
+        "sparse, shared weights: (conv, shuffled) - fully connected": {"conv-shuffled": 1, "fully-connected": -1},
         "locality: conv - (conv, shuffled)": {"conv": 1, "conv-shuffled": -1},
     },
     "sharing x locality": {

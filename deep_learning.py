@@ -1,7 +1,7 @@
 """Experiment 1: the dense baseline on Fashion-MNIST.
 
 Trains 101,770 parameters for 5 epochs on 60,000 images and prints the accuracy on the 10,000 test images:
-87.08% on average of 10 seeds (results/convolution_gain.md).
+87.08%, averaged over ten seeds (results/convolution_gain.md).
 
     python deep_learning.py
 """

@@ -1,7 +1,7 @@
 """Experiment 2: the original project's conv model on Fashion-MNIST. Unlike in dense, Dense(128) has no ReLU.
 
 Trains 2,770,634 parameters for 5 epochs on 60,000 images and prints the accuracy on the 10,000 test images:
-89.42% on average of 10 seeds (results/convolution_gain.md).
+89.42%, averaged over ten seeds (results/convolution_gain.md).
 
     python deep_learning_conv.py
 """

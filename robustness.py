@@ -1,7 +1,7 @@
 """Experiment 7: robustness of the gain to common corruptions of the test images.
 
 Models trained on clean images are evaluated on test images that are shifted, rotated, scaled, blurred, noisy or of
-another contrast (as Hendrycks and Dietterich 2019, arXiv 1903.12261): accuracy, and consistency with the prediction for
+another contrast (in the manner of Hendrycks and Dietterich 2019, arXiv 1903.12261): accuracy, and consistency with the prediction for
 the clean image. Five models, five seeds.
 
 python robustness.py
@@ -204,7 +204,7 @@ def report(runs):
         parts.append(gain_table("minus the difference on clean images", change))
     if "conv - dense" in gain["shift"]:
         sentence = conclusion({name: each["conv - dense"] for name, each in gain.items()})
-        parts.append(f"{sentence} ({compare.format_seeds(runs)}).")
+        parts.append(f"{sentence} ({compare.format_seeds(runs)}; intervals are not adjusted for multiple comparisons).")
     return "\n\n".join(parts)
 
 

@@ -137,7 +137,8 @@ def report(runs, gain, test_labels, protocol):
             rows.append([f"{n:,}", *columns, format_multiplier(multipliers[n]) if multipliers[n] else "-"])
         header = ["images: points ahead of dense, p (Holm)", *(MODELS[model].label for model in others)]
         parts.append(compare.markdown_table([*header, "data-efficiency ratio of conv"], rows))
-        parts.append(f"{conclusion(gain, sizes, multipliers)} ({compare.format_seeds(runs)}).")
+        text = conclusion(gain, sizes, multipliers)
+        parts.append(f"{text} ({compare.format_seeds(runs)}; intervals are not adjusted for multiple comparisons).")
     return "\n\n".join(parts)
 
 
