@@ -1,8 +1,8 @@
 """Experiment 7: robustness of the gain to common corruptions of the test images.
 
 Models trained on clean images are evaluated on test images that are shifted, rotated, scaled, blurred, noisy or of
-another contrast (in the manner of Hendrycks and Dietterich 2019, arXiv 1903.12261): accuracy, and consistency with the prediction for
-the clean image. Five models, five seeds.
+another contrast (in the manner of Hendrycks and Dietterich 2019, arXiv 1903.12261): accuracy, and consistency with the
+prediction for the clean image. Five models, five seeds.
 
 python robustness.py
 python robustness.py --from-results    # the published runs: figure, tables and sentence in seconds
