@@ -38,7 +38,7 @@ class Split(NamedTuple):
     def hold_out(self, fraction, seed):
         """Return two Splits: the rest, and a fraction of each class, chosen by the seed."""
         order = np.random.default_rng(seed).permutation(len(self.labels))
-        by_class = [order[self.labels[order] == label] for label in range(len(CLASS_NAMES))]
+        by_class = [order[self.labels[order] == label] for label in np.unique(self.labels)]
         held_out = np.concatenate([each[: round(fraction * len(each))] for each in by_class])
         return self.at(np.setdiff1d(order, held_out)), self.at(np.sort(held_out))
 

@@ -21,10 +21,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lab.data import digests, load_data
+from lab.plumbing.digests import arrays_digest, code_digest
 from lab.plumbing.errors import LabError
 from lab.plumbing.executors import run_tasks, serve_task
 from lab.plumbing.files import atomic_write, require_writable
-from lab.plumbing.provenance import arrays_digest, code_digest, describe_code, describe_training, differing_parts
+from lab.plumbing.provenance import describe_code, describe_training, differing_parts
 from lab.plumbing.results import Run, changed_since, make_record, run_path
 from lab.recipe import Recipe, initialize_model, predict, train
 
@@ -171,12 +172,13 @@ def _describe_run(variant, key, splits):
     if variant.select or variant.transform:
         selected, prepare = _select_data(variant, key, splits)
         images = arrays_digest([array for split in selected for array in (prepare(split.images), split.labels)])
-    training = describe_training(initialize_model, variant.build_model, train, key.recipe, key.seed, images)
+    training = describe_training(initialize_model, variant.build_model, TRAINING, key.recipe, key.seed, images)
     return {**training, **_describe_run_code(variant)}
 
 
 def _describe_run_code(variant):
-    return {**describe_code(variant.build_model, train), "measurement code": code_digest(variant.collect)}
+    measurement = code_digest(variant.collect, variant.transform)
+    return {**describe_code(variant.build_model, TRAINING), "measurement code": measurement}
 
 
 def _select_data(variant, key, splits):
@@ -191,6 +193,17 @@ def _select_data(variant, key, splits):
     return selected, functools.partial(variant.transform, seed=key.seed) if variant.transform else unchanged
 
 
+def _train_variant(variant, key, splits):
+    """Return the record of a training, and the arrays that its experiment keeps."""
+    selected, prepare = _select_data(variant, key, splits)
+    prepared = [split._replace(images=prepare(split.images)) for split in selected]
+    model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared)
+    return make_record(model, history, scores), variant.collect(model, selected[1], prepare)
+
+
+TRAINING = load_data, _train_variant  # the code that decides a run
+
+
 def _do_run(task):
     """Do the run that a task describes, in this process; return its file's content."""
     variant = importlib.import_module(task["script"]).VARIANTS[task["variant"]]
@@ -199,12 +212,9 @@ def _do_run(task):
     changed = differing_parts(task["made_of"], _describe_run(variant, key, splits))
     if changed:
         raise LabError(f"{socket.gethostname()} has different {', '.join(changed)}; bring its project up to date")
-    selected, prepare = _select_data(variant, key, splits)
-    prepared = [split._replace(images=prepare(split.images)) for split in selected]
-    model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared)
-    record = {"variant": key.variant, "made_of": task["made_of"], **make_record(model, history, scores)}
+    record, arrays = _train_variant(variant, key, splits)
     content = io.BytesIO()
-    Run(record, variant.collect(model, selected[1], prepare)).save(content)
+    Run({"variant": key.variant, "made_of": task["made_of"], **record}, arrays).save(content)
     return content.getvalue()
 
 

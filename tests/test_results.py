@@ -13,8 +13,8 @@ import pytest
 
 import deep_learning
 from lab import cli
+from lab.plumbing.digests import arrays_digest
 from lab.plumbing.errors import LabError
-from lab.plumbing.provenance import arrays_digest
 from lab.plumbing.results import Training
 from lab.recipe import SMOKE, predict
 

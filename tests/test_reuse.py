@@ -6,13 +6,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from conftest import copy_project
-
-import deep_learning
-from lab import fast, recipe, statistics
-from lab.plumbing.provenance import code_digest
 
 EXPERIMENT = '''"""A tiny experiment."""
 
@@ -91,6 +86,18 @@ CHANGES = {
     ),
     "scaling in training": ("lab/fast.py", "tf.constant(255.0)", "tf.constant(256.0)", "training code"),
     "scaling in prediction": ("lab/data.py", "scaled /= 255", "scaled /= 128", "measurement code, training code"),
+    "images as they are loaded": (
+        "lab/data.py",
+        "Split(np.frombuffer",
+        "Split(255 - np.frombuffer",
+        "images, training code",
+    ),
+    "seed of the training": (
+        "lab/study.py",
+        "train(variant.build_model, key.recipe, key.seed,",
+        "train(variant.build_model, key.recipe, key.seed + 1,",
+        "training code",
+    ),
     "dropout rate": ("tiny.py", "Dropout(0.2)", "Dropout(0.3)", "model, model code"),
     "layer in a closure": ("tiny.py", "model_with(8)", "model_with(9)", "model, model code"),
     "pixel permutation": ("tiny.py", "default_rng(seed)", "default_rng(seed + 1)", "images"),
@@ -215,64 +222,3 @@ def test_published_runs_of_other_code_are_called_so(base, tmp_path):
     other = run(folder, "tiny.py", "--smoke", "--from-results")
     assert "note: the published runs were made by different training code\n" in other.stderr
     assert other.stdout == same.stdout == base[1]
-
-
-def make_function(value):
-    def function():
-        return value
-
-    return function
-
-
-class Holder:
-    """A class whose method uses a constant."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def method(self):
-        return self.value + OFFSET
-
-
-OFFSET = 1
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (make_function(1), make_function(2)),
-        (make_function([1, 2]), make_function([2, 1])),
-        (make_function({"a": (1, 2)}), make_function({"a": (1, 3)})),
-        (make_function({1, 2}), make_function({1, 3})),
-        (make_function(np.zeros(3)), make_function(np.ones(3))),
-        (make_function(make_function(1)), make_function(make_function(2))),
-        (Holder(1).method, Holder(2).method),
-        (lambda: 1, lambda: 2),
-        (lambda x=1: x, lambda x=2: x),
-        (make_function(statistics.mean_interval), make_function(statistics.wilson_interval)),
-    ],
-)
-def test_the_digest_of_code_sees_values(first, second):
-    assert code_digest(first) != code_digest(second)
-    code_digest.cache_clear()
-    digest = code_digest(first)
-    code_digest.cache_clear()
-    assert code_digest(first) == digest
-
-
-def test_the_digest_of_code_follows_calls_and_methods(monkeypatch):
-    holder, other = Holder(1), make_function(1)
-    digests = {
-        code_digest(recipe.train),
-        code_digest(deep_learning.train),
-        code_digest(holder.method),
-        code_digest(other),
-    }
-    assert len(digests) == 4
-    monkeypatch.setattr(fast, "DROPOUT_VALUES", 5_000)
-    monkeypatch.setitem(globals(), "OFFSET", 2)
-    code_digest.cache_clear()
-    changed = {code_digest(recipe.train), code_digest(deep_learning.train), code_digest(holder.method)}
-    assert not digests & changed
-    assert code_digest(other) in digests
-    code_digest.cache_clear()

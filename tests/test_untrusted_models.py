@@ -24,8 +24,8 @@ from model_files import (
 
 import deep_learning
 from lab import cli
+from lab.plumbing.digests import arrays_digest
 from lab.plumbing.errors import LabError
-from lab.plumbing.provenance import arrays_digest
 from lab.plumbing.startup import start_tensorflow
 from lab.plumbing.untrusted_models import load_compatible_model, load_model
 from lab.recipe import predict

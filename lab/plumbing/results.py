@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lab.plumbing.digests import arrays_digest, digest
 from lab.plumbing.errors import CORRUPT_FILE_ERRORS, LabError
 from lab.plumbing.files import atomic_write, require_writable
-from lab.plumbing.provenance import arrays_digest, differing_parts, digest, environment
+from lab.plumbing.provenance import differing_parts, environment
 from lab.plumbing.untrusted_models import load_model
 
 logger = logging.getLogger(__name__)
@@ -56,11 +57,13 @@ def run_path(folder, variant, made_of):
 def changed_since(path, made_of):
     """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
     differences = []
-    for earlier in glob.glob(f"{glob.escape(str(path).rpartition('-')[0])}-*.npz"):  # no error for too long a name
+    for other in glob.glob(f"{glob.escape(str(path).rpartition('-')[0])}-*.npz"):  # no error for too long a name
         with contextlib.suppress(LabError):
-            differences.append(differing_parts(Run.from_file(earlier).record["made_of"], made_of))
-    same_recipe = [names for names in differences if not any(name.startswith("recipe") for name in names)]
-    return min(same_recipe, key=len, default=[])
+            earlier = Run.from_file(other).record["made_of"]
+            before, now = earlier["recipe"], made_of["recipe"]
+            if all(before[name] == now[name] for name in before.keys() & now.keys()):  # it may have a new field
+                differences.append(differing_parts(earlier, made_of))
+    return min(differences, key=len, default=[])
 
 
 def make_record(model, history, scores):
