@@ -100,7 +100,7 @@ CHANGES = {
     ),
     "dropout rate": ("tiny.py", "Dropout(0.2)", "Dropout(0.3)", "model, model code"),
     "layer in a closure": ("tiny.py", "model_with(8)", "model_with(9)", "model, model code"),
-    "pixel permutation": ("tiny.py", "default_rng(seed)", "default_rng(seed + 1)", "images"),
+    "pixel permutation": ("tiny.py", "default_rng(seed)", "default_rng(seed + 1)", "images, measurement code"),
     "subset rule": ("tiny.py", "EVERY = 2", "EVERY = 3", "images"),
     "measured value": ("tiny.py", "SCALE = 1", "SCALE = 2", "measurement code"),
 }
