@@ -9,6 +9,9 @@ import pytest
 import deep_learning
 from lab import fast, recipe, statistics
 from lab.plumbing.digests import code_digest
+from lab.plumbing.startup import start_tensorflow
+
+start_tensorflow()
 
 
 def make_function(value):
