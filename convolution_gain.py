@@ -264,8 +264,9 @@ def main(argv=None):
     flags = cli.study_parser(__doc__, VARIANTS, seeds=SEEDS)
     flags.add_argument("--short", action="store_true", help="the models of experiments 1 and 2, one seed, no figures")
     options = cli.parse(flags, argv)
-    if options.short and (options.save or options.cluster or options.jobs or options.from_results):
-        flags.error("argument --short: not with --save, --cluster, --jobs or --from-results")
+    fewer = options.seeds != SEEDS or len(options.variants) < len(VARIANTS)
+    if options.short and (fewer or options.save or options.cluster or options.jobs or options.from_results):
+        flags.error("argument --short: not with --seeds, --variants, --save, --cluster, --jobs or --from-results")
     path = None if options.short else figures.path_to_save(options, "convolution_gain.png")
     do_runs = short_runs if options.short else study_runs
     runs = do_runs(options)

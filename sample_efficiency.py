@@ -51,7 +51,9 @@ def repeat_images(n):
 MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected", "conv-shuffled")}
 PROTOCOLS = {"": hold_out_a_fifth, "-equal-steps": repeat_images}
 VARIANTS = {
-    f"{name}-{n}{protocol}": replace(model, select=select(n), collect=collect_predicted, settings={name: n})
+    f"{name}-{n}{protocol}": replace(
+        model, select=select(n), collect=collect_predicted, settings={"model": name, "images": n}
+    )
     for protocol, select in PROTOCOLS.items()
     for n in SIZES
     for name, model in MODELS.items()
@@ -60,7 +62,7 @@ VARIANTS = {
 
 def name_runs(runs):
     """Return the names of the variants that have runs, by (model, number of training images)."""
-    return {cell: name for name in compare.variant_names(runs) for cell in VARIANTS[name].settings.items()}
+    return {tuple(VARIANTS[name].settings.values()): name for name in compare.variant_names(runs)}
 
 
 def models_and_sizes(runs):

@@ -55,10 +55,10 @@ def count_correct(weights, split, combine):
 def collect_filters(model, test_split, prepare):
     """Return the convolution of a trained conv model and what its filters do; a dict of arrays.
 
-    `kernel` float32 (3, 3, 32) and `bias` (32,); `active`, the fraction of places with a positive value, float (32,);
+    `kernel` float32 (3, 3, 32) and `bias` (32,); `active`, the fraction of positive values in 500 images, float (32,);
     `order`, the filters from the most important one on, uint8 (32,), by the accuracy without each on every other test
-    image. On these n images and on the n others, how many predictions are correct: `without` each filter, int (2, 32),
-    and with the 0, 1, ... 32 top-ranked ones, `best`, int (2, 33).
+    image. On these images and on the n others, how many predictions are correct: `without` each filter, int (2, 32),
+    and with the 0, 1, ... 32 top-ranked ones, `best`, int (2, 33). `n`, int.
     """
     weights = [each.numpy() for each in model.trainable_variables]
     test_split = test_split._replace(images=prepare(test_split.images))
@@ -124,7 +124,7 @@ def report(runs):
         f"Without its most important filter, conv loses {first} points of test accuracy, without one of median "
         f"importance {median}. All 32 reach {full}%, the eight top-ranked ones alone {eight}%. {spare} filters can be "
         f"removed with a loss below {COST} points on the images that rank them; on the others, it is {cost} points "
-        f"({len(runs)} seeds, n = {arrays['n']:,})."
+        f"({len(runs)} seed{'s' if len(runs) > 1 else ''}, n = {arrays['n']:,})."
     )
     return f"{compare.markdown_table(header, rows)}\n\n{sentence}"
 

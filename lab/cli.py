@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lab import study
-from lab.data import digests, load_test_data
+from lab.data import file_digests, load_test_data
 from lab.plumbing import arguments
 from lab.plumbing.arguments import nonempty_path, whole_number  # noqa: F401 - for the scripts
 from lab.plumbing.errors import run_main  # noqa: F401 - for the scripts
@@ -76,7 +76,7 @@ def load_or_train(script, options):
 def _training(script, path, options):
     def describe():
         functions = initialize_model, script.build_model, script.train
-        return describe_training(*functions, options.recipe, options.seed, digests())
+        return describe_training(*functions, options.recipe, options.seed, file_digests())
 
     return Training(script.train, path, options.recipe, options.seed, options.data_dir, describe)
 

@@ -70,7 +70,7 @@ def _load(names, data_dir):
     ]
 
 
-def digests():
+def file_digests():
     """Return the SHA-256 of every file, in order: what identifies the data."""
     return [sha256 for files in FILES.values() for _, _, sha256 in files]
 

@@ -48,6 +48,7 @@ def initialize_model(build_model, recipe, seed):
 
     Args: function that returns a Keras model of (28, 28) or (28, 28, 1) pixels in [0, 1] to ten probabilities; Recipe;
         int in [0, 2**32)
+    Raises: LabError, TensorFlow has started with another number of threads.
     """
     start_tensorflow(recipe.threads)
     import keras

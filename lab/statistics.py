@@ -23,24 +23,24 @@ def row_fractions(counts):
         return counts / counts.sum(axis=1, keepdims=True)
 
 
-def wilson_interval(successes, n, confidence=0.95):
+def wilson_interval(successes, n):
     """Return Wilson's score interval (low, high) for a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
     Raises: ValueError, not 0 <= successes <= n, or n is 0.
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n}")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf(0.975)
     proportion = successes / n
     center = (proportion + z**2 / (2 * n)) / (1 + z**2 / n)
     half_width = z / (1 + z**2 / n) * math.sqrt(proportion * (1 - proportion) / n + z**2 / (4 * n**2))
     return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
-def mean_estimate(values, confidence=0.95):
+def mean_estimate(values):
     """Return the Estimate of the mean of at least two values (Student 1908, doi:10.2307/2331554)."""
     error = statistics.stdev(values) / math.sqrt(len(values))
-    return t_estimate(statistics.fmean(values), error, len(values) - 1, confidence)
+    return t_estimate(statistics.fmean(values), error, len(values) - 1)
 
 
 def mean_interval(values):
@@ -57,16 +57,16 @@ class Estimate(NamedTuple):
     p_value: float
 
 
-def t_estimate(mean, standard_error, degrees, confidence=0.95):
+def t_estimate(mean, standard_error, degrees):
     """Return the Estimate of a mean by Student's t distribution."""
     if not standard_error:
         return Estimate(mean, mean, mean, float(mean == 0))
-    half_width = t_quantile((1 + confidence) / 2, degrees) * standard_error
+    half_width = t_quantile(0.975, degrees) * standard_error
     p_value = 2 * (1 - t_distribution(abs(mean) / standard_error, degrees))
     return Estimate(mean, mean - half_width, mean + half_width, p_value)
 
 
-def crossed_estimate(differences, confidence=0.95):
+def crossed_estimate(differences):
     """Return the Estimate of the mean of differences that vary by seed and by image, both random and crossed.
 
     The variance of the mean is (MS_seed + MS_image - MS_residual) / (seeds x images), from the mean squares of a
@@ -82,7 +82,7 @@ def crossed_estimate(differences, confidence=0.95):
     if not seeds or images < 2:
         raise ValueError(f"{seeds} seeds and {images} images")
     if seeds == 1:
-        return mean_estimate(differences[0].tolist(), confidence)
+        return mean_estimate(differences[0].tolist())
     mean = differences.mean()
     by_seed = images * ((differences.mean(axis=1) - mean) ** 2).sum()
     by_image = seeds * ((differences.mean(axis=0) - mean) ** 2).sum()
@@ -92,7 +92,7 @@ def crossed_estimate(differences, confidence=0.95):
     terms = np.maximum(squares, squares[2]) * [1, 1, -1]
     variance = terms.sum()
     satterthwaite = variance**2 / (terms**2 / degrees).sum() if variance else 1
-    return t_estimate(mean, math.sqrt(variance / (seeds * images)), max(1, satterthwaite), confidence)
+    return t_estimate(mean, math.sqrt(variance / (seeds * images)), max(1, satterthwaite))
 
 
 def holm(p_values):
@@ -156,17 +156,6 @@ def t_distribution(t, degrees):
     half = math.atan2(t, math.sqrt(degrees)) / 2
     constant = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
     return 0.5 + constant * half * float(WEIGHTS @ np.cos(half * (NODES + 1)) ** (degrees - 1))
-
-
-def mcnemar_exact(only_first, only_second):
-    """Return the exact two-sided p-value of the hypothesis that two classifiers err equally often.
-
-    McNemar 1947 (doi:10.1007/BF02295996).
-
-    Args: for how many of the same images only the first, and only the second, is correct.
-    """
-    n, fewer = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
 def expected_calibration_error(confidence, is_correct, bins=15):

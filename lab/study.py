@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lab.data import digests, load_data
+from lab.data import file_digests, load_data
 from lab.plumbing.digests import arrays_digest, code_digest
 from lab.plumbing.errors import LabError
 from lab.plumbing.executors import run_tasks, serve_task
@@ -112,7 +112,7 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
                 continue
             except LabError as error:
                 logger.warning("rerun: %s", error)
-        changed.update(changed_since(path, made_of))
+        changed.update(changed_since(path, key.variant, made_of))
         tasks[key] = {"script": script, "variant": key.variant, "made_of": made_of, "data_dir": data_dir}
     if changed:
         logger.info("rerun: changed since earlier runs: %s", ", ".join(sorted(changed)))
@@ -127,7 +127,7 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
             runs[key] = Run.from_file(paths[key])
             minutes = (time.monotonic() - started) / 60 / (len(runs) - before) * (len(plan) - len(runs))
             state = f"{len(runs)} of {len(plan)} runs, about {minutes:.1f} min left"
-            logger.info("study: %s; %s: test accuracy %.4f", state, key, runs[key].record["test"]["accuracy"])
+            logger.info("study: %s; %s: accuracy %.4f", state, key, runs[key].record["test"]["accuracy"])
     if others := max(0, len(list(Path(folder).glob("[!.]*.npz"))) - len(runs)):
         logger.info("ignored: %d other runs in %s", others, folder)
     return {key: runs[key] for key in plan}
@@ -142,7 +142,10 @@ def published_runs(script, plan, folder):
     found = {}
     for path in sorted(Path(folder).glob("[!.]*.npz")):
         run = Run.from_file(path)
-        key = RunKey.from_record(run.record)
+        try:
+            key = RunKey.from_record(run.record)
+        except (KeyError, TypeError) as error:
+            raise LabError(f"{path}: not a run of this version of the project ({error})") from error
         if key in found:
             raise LabError(f"{path}: a second run of {key}; keep one of them")
         found[key] = run
@@ -160,7 +163,8 @@ def published_runs(script, plan, folder):
         logger.warning("incomplete: %d of %d runs in %s can be compared", len(runs), len(plan), folder)
     changed = set()
     for key, run in runs.items():
-        code = _describe_run_code(variants[key.variant])
+        variant = variants[key.variant]
+        code = {**describe_code(variant.build_model, TRAINING), **_describe_measurement(variant)}
         changed.update(name for name in code if run.record["made_of"].get(name) != code[name])
     if changed:
         logger.warning("note: the published runs were made by different %s", ", ".join(sorted(changed)))
@@ -168,17 +172,16 @@ def published_runs(script, plan, folder):
 
 
 def _describe_run(variant, key, splits):
-    images = digests()
+    images = file_digests()
     if variant.select or variant.transform:
         selected, prepare = _select_data(variant, key, splits)
         images = arrays_digest([array for split in selected for array in (prepare(split.images), split.labels)])
     training = describe_training(initialize_model, variant.build_model, TRAINING, key.recipe, key.seed, images)
-    return {**training, **_describe_run_code(variant)}
+    return {**training, **_describe_measurement(variant)}
 
 
-def _describe_run_code(variant):
-    measurement = code_digest(variant.collect, variant.transform)
-    return {**describe_code(variant.build_model, TRAINING), "measurement code": measurement}
+def _describe_measurement(variant):
+    return {"measurement code": code_digest(variant.collect, variant.transform)}
 
 
 def _select_data(variant, key, splits):
@@ -201,7 +204,7 @@ def _train_variant(variant, key, splits):
     return make_record(model, history, scores), variant.collect(model, selected[1], prepare)
 
 
-TRAINING = load_data, _train_variant  # the code that decides a run
+TRAINING = load_data, _train_variant  # the code that decides a training, but for its model
 
 
 def _do_run(task):

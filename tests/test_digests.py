@@ -1,13 +1,17 @@
 """What the digest of code sees: changes of a small experiment and of what it uses."""
 
 import importlib
+import os
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import deep_learning
 from lab import fast, recipe, statistics
+from lab.plumbing import digests
 from lab.plumbing.digests import code_digest
 from lab.plumbing.startup import start_tensorflow
 
@@ -51,28 +55,28 @@ OFFSET = 1
 )
 def test_the_digest_of_code_sees_values(first, second):
     assert code_digest(first) != code_digest(second)
-    code_digest.cache_clear()
+    digests._digests.clear()
     digest = code_digest(first)
-    code_digest.cache_clear()
+    digests._digests.clear()
     assert code_digest(first) == digest
 
 
 def test_the_digest_of_code_follows_calls_and_methods(monkeypatch):
     holder, other = Holder(1), make_function(1)
-    digests = {
+    before = {
         code_digest(recipe.train),
         code_digest(deep_learning.train),
         code_digest(holder.method),
         code_digest(other),
     }
-    assert len(digests) == 4
+    assert len(before) == 4
     monkeypatch.setattr(fast, "DROPOUT_VALUES", 5_000)
     monkeypatch.setitem(globals(), "OFFSET", 2)
-    code_digest.cache_clear()
+    digests._digests.clear()
     changed = {code_digest(recipe.train), code_digest(deep_learning.train), code_digest(holder.method)}
-    assert not digests & changed
-    assert code_digest(other) in digests
-    code_digest.cache_clear()
+    assert not before & changed
+    assert code_digest(other) in before
+    digests._digests.clear()
 
 
 @pytest.fixture
@@ -89,7 +93,7 @@ def digest_of(tmp_path, monkeypatch):
             context.syspath_prepend(folder)
             main = next(name for name in files if name.endswith("main.py"))
             module = importlib.import_module(main.removesuffix(".py").replace("/", "."))
-            code_digest.cache_clear()
+            digests._digests.clear()
             found = code_digest(module.train), module.train()
         for name in set(sys.modules) - before:
             if str(folder) in str(getattr(sys.modules[name], "__file__", None) or sys.modules[name].__dict__):
@@ -221,6 +225,56 @@ SEEN = {
         "'y x'",
     ),
     "function of the same name": ({"main.py": "from math import log\ndef train(): return log(2)"}, "math", "cmath"),
+    "seed of a generator": (
+        {"main.py": "import numpy as np\nRNG = np.random.default_rng(0)\ndef train(): return RNG.bit_generator.state"},
+        "(0)",
+        "(1)",
+    ),
+    "default of a mapping": (
+        {
+            "main.py": "from collections import defaultdict\nUSED = defaultdict(lambda: 1)\n"
+            "def train(): return USED['x']"
+        },
+        "lambda: 1",
+        "lambda: 2",
+    ),
+    "closure of a static method": (
+        {
+            "main.py": "def make(x):\n class A:\n  @staticmethod\n  def f(): return x\n return A\nUSED = make(1)\n"
+            "def train(): return USED.f()"
+        },
+        "make(1)",
+        "make(2)",
+    ),
+    "private attribute": (
+        {"main.py": "def make(x):\n class A: _sd = x\n return A\nUSED = make(1)\ndef train(): return USED._sd"},
+        "make(1)",
+        "make(2)",
+    ),
+    "module that is imported and passed on": (
+        {
+            "main.py": "def use(c): return c.RATE\ndef train():\n import config as c\n return use(c)",
+            "config.py": "RATE = 1",
+        },
+        "RATE = 1",
+        "RATE = 2",
+    ),
+    "callable dataclass": (
+        {
+            "main.py": "from dataclasses import dataclass\n@dataclass\nclass A:\n x: int\n"
+            " def __call__(self): return self.x\ntrain = A(1)"
+        },
+        "A(1)",
+        "A(2)",
+    ),
+    "layer of a Keras container": (
+        {
+            "main.py": "import keras\nUSED = keras.Sequential([keras.layers.Rescaling(1)])\n"
+            "def train(): return USED.layers[0].scale"
+        },
+        "Rescaling(1)",
+        "Rescaling(2)",
+    ),
     "scalar of NumPy": (
         {"main.py": "import numpy as np\nRATE = np.float32(1)\ndef train(): return RATE"},
         "(1)",
@@ -257,13 +311,33 @@ STABLE = {
     "text in the first column": "class A:\n def f(self): return '''\nx'''\ndef train(): A",
     "compiled function": "import tensorflow as tf\n@tf.function\ndef f(): return 1\ndef train(): f",
     "symbolic tensor": "import keras\nUSED = keras.Input((2,), name='x')\ndef train(): USED",
+    "Keras' container": "import keras\nUSED = keras.Sequential([keras.layers.RandomFlip()])\ndef train(): USED",
+    "set of sets": "USED = {frozenset('ab'), frozenset('cd'), 'e', 'f'}\ndef train(): USED",
     "set of functions": "def a(): pass\ndef b(): pass\nUSED = {a, b}\ndef train(): USED",
     "recursion": "def train(n=1): return n and train(n - 1)",
 }
 
 
 @pytest.mark.parametrize("what", STABLE)
-def test_the_digest_is_the_same_everywhere(what, digest_of, monkeypatch):
+def test_the_digest_is_the_same_after_a_comment_and_in_another_environment(what, digest_of, monkeypatch):
     first = digest_of({"main.py": STABLE[what]})
     monkeypatch.setenv("A_NEW_VARIABLE", "1")
     assert digest_of({"main.py": f"# a comment\n\n{STABLE[what]}"}) == first
+
+
+def test_the_digest_is_the_same_in_every_process_and_folder(tmp_path):
+    printed = set()
+    for n in "12":
+        folder = tmp_path / n
+        folder.mkdir()
+        code = f"from lab.plumbing.digests import code_digest\nimport sys\nsys.path.insert(0, {str(folder)!r})\n"
+        for number, text in enumerate(STABLE.values()):
+            (folder / f"part{number}.py").write_text(text)
+            code += f"import part{number}\nprint(code_digest(part{number}.train))\n"
+        environment = {**os.environ, "PYTHONHASHSEED": n}
+        process = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert process.returncode == 0, process.stderr
+        printed.add(process.stdout)
+    assert len(printed) == 1

@@ -102,7 +102,11 @@ def test_the_last_value_within_the_range_is_accepted(flag, value):
         ("deep_learning_pred", ["--pixels", "1"], "argument --pixels: only with --model"),
         ("deep_learning_pred", ["--start", "9999", "--count", "2"], "argument --start: 9999 + 2 images"),
         ("deep_learning_pred", ["--image", "x.png", "--count", "2"], "argument --image: --start and --count are for"),
-        ("convolution_gain", ["--short", "--jobs", "2"], "argument --short: not with --save, --cluster, --jobs or"),
+        (
+            "convolution_gain",
+            ["--short", "--jobs", "2"],
+            "argument --short: not with --seeds, --variants, --save, --cluster, --jobs or",
+        ),
     ],
 )
 def test_flags_that_exclude_each_other_are_named(script, arguments, message):

@@ -12,7 +12,6 @@ from lab.statistics import (
     expected_maximum,
     f1_contributions,
     holm,
-    mcnemar_exact,
     mean_estimate,
     mean_interval,
     probability_of_superiority,
@@ -159,14 +158,6 @@ def test_f1_is_that_of_sklearn_and_its_contributions_say_how_it_varies():
     drawn = [f1_contributions(*draw(), 1) for _ in range(1_000)]
     estimated = np.mean([each.mean(axis=0).var(ddof=1) / 400 for _, each in drawn])
     assert estimated == pytest.approx(np.var([score for score, _ in drawn]), rel=0.15)
-
-
-@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (0, 5), (10, 30), (215, 180), (3_000, 2_400)])
-def test_mcnemar_is_the_exact_binomial_test(only_first, only_second):
-    n = only_first + only_second
-    expected = stats.binomtest(only_first, n, 0.5).pvalue if n else 1.0
-    assert mcnemar_exact(only_first, only_second) == pytest.approx(expected, rel=1e-9)
-    assert mcnemar_exact(only_second, only_first) == mcnemar_exact(only_first, only_second)
 
 
 def test_calibration_error_of_known_cases():

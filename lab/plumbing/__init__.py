@@ -1,1 +1,1 @@
-"""Files, processes, downloads, hashes, start-up: nothing in here knows a model or decides a number."""
+"""Start-up, files, processes, downloads, photographs, digests: nothing in here knows a model."""

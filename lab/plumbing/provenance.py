@@ -1,7 +1,7 @@
 """What decides a training's result: a saved model or a finished run is reused only if all of it is the same.
 
-That is the model's configuration, the very images, the library versions, and the code, followed through every function,
-class and constant of this project that it uses. Dependencies are never declared by hand.
+That is the recipe, the seed, the model's configuration, the very images, the library versions, and the code, followed
+through every function, class and constant of this project that it uses. Dependencies are never declared by hand.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from lab.plumbing.digests import code_digest, digest
+from lab.plumbing.digests import code_digest, digest, stable_repr
 
 
 def describe_training(initialize_model, build_model, train, recipe, seed, images):
@@ -57,7 +57,12 @@ def _model_digest(initialize_model, build_model, recipe):
         configuration = keras.saving.serialize_keras_object(model)
     except (TypeError, ValueError, NotImplementedError):  # Keras cannot save it; the code that builds it still counts
         configuration = [(weight.path, weight.shape) for weight in model.weights]
-    return digest(json.dumps(configuration, sort_keys=True, default=repr))
+    text = json.dumps(configuration, sort_keys=True, default=stable_repr)
+    # the digest of a lambda's code would depend on its folder and line; "model code" has it
+    configuration = json.loads(
+        text, object_hook=lambda each: "lambda" if each.get("class_name") == "__lambda__" else each
+    )
+    return digest(json.dumps(configuration, sort_keys=True))
 
 
 def versions():

@@ -54,15 +54,18 @@ def run_path(folder, variant, made_of):
     return Path(folder) / f"{variant}-{made_of['seed']}-{digest(json.dumps(made_of, sort_keys=True))[:12]}.npz"
 
 
-def changed_since(path, made_of):
+def changed_since(path, variant, made_of):
     """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
     differences = []
     for other in glob.glob(f"{glob.escape(str(path).rpartition('-')[0])}-*.npz"):  # no error for too long a name
         with contextlib.suppress(LabError):
-            earlier = Run.from_file(other).record["made_of"]
-            before, now = earlier["recipe"], made_of["recipe"]
-            if all(before[name] == now[name] for name in before.keys() & now.keys()):  # it may have a new field
-                differences.append(differing_parts(earlier, made_of))
+            record = Run.from_file(other).record
+            before, now = record["made_of"].get("recipe", {}), made_of["recipe"]
+            same_recipe = all(
+                before[name] == now[name] for name in before.keys() & now.keys()
+            )  # it may have a new field
+            if same_recipe and record.get("variant") == variant:
+                differences.append(differing_parts(record["made_of"], made_of))
     return min(differences, key=len, default=[])
 
 

@@ -77,6 +77,7 @@ def find_archives(archives, data_dir=None):
 
 
 def read_archives(folder, archives):
+    """Return the contents of a folder's archives. Args and raises: as `read_archive`, for each"""
     return [read_archive(Path(folder) / f"{name}.gz", size, sha256) for name, size, sha256 in archives]
 
 
