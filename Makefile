@@ -39,7 +39,7 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 	$(BIN)/python -m benchmarks.precision --from-results > results/precision.md
 	$(BIN)/python docs/tables.py
 
-study: .venv/installed  ## the runs of experiments 5 to 9 that results/ does not have yet: hours on two cores
+study: .venv/installed  ## the runs of experiments 5 to 9 that results/ does not have yet; all take six to seven hours on two cores
 	for script in $(STUDIES); do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --output-dir results --save saves/$$script.png || exit 1; \
 	done

@@ -95,8 +95,7 @@ def plan_trainings(winners):
 
 def average_trainings(values):
     """Return means over the trainings of each search. Args: (trainings, ...), in the order of the plan"""
-    values = np.asarray(values)
-    return values.reshape(-1, REPEATS, *values.shape[1:]).mean(axis=1)
+    return np.reshape(values, (-1, REPEATS, *np.shape(values)[1:])).mean(axis=1)
 
 
 def difference(runs, pair, test_labels):
@@ -167,8 +166,9 @@ def plot(trials, models):
         counts = np.arange(1, best.shape[1] + 1)
         for ax, x in zip(axes, (counts, seconds * counts), strict=True):
             figures.plot_curve(ax, x, best, MODELS[model].label, convolution_gain.STYLES[model])
-    axes[0].set(xscale="log", xlabel="trials", ylabel="expected best validation accuracy, %")
-    axes[1].set(xscale="log", xlabel="seconds of training")
+    axes[0].set(xscale="log", xticks=(ticks := (1, 2, 5, 10, 25)), xticklabels=ticks, xlabel="trials of a search")
+    axes[0].set_ylabel("expected best validation accuracy, %:\nmean and 95% interval over searches")
+    axes[1].set(xscale="log", xticks=(ticks := (10, 100, 1000)), xticklabels=ticks, xlabel="seconds of a search")
     axes[1].legend(loc="lower right", frameon=False)
     return figure
 

@@ -58,7 +58,7 @@ def changed_since(path, variant, made_of):
     """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
     differences = []
     for other in glob.glob(f"{glob.escape(str(path).rpartition('-')[0])}-*.npz"):  # no error for too long a name
-        with contextlib.suppress(LabError):
+        with contextlib.suppress(LabError, AttributeError):  # a file with a record of another form
             record = Run.from_file(other).record
             before, now = record["made_of"].get("recipe", {}), made_of["recipe"]
             same_recipe = all(
