@@ -32,7 +32,7 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 	MPLBACKEND=Agg $(BIN)/python deep_learning_pred.py --save figures/predictions.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
-	for script in $(filter-out equal_tuning,$(STUDIES)); do \
+	for script in $(STUDIES); do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.txt && \
 		sed '/^figure: /d' saves/$$script.txt > results/$$script.md || exit 1; \
 	done

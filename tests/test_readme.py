@@ -25,7 +25,7 @@ from lab.study import RunKey
 
 TABLES = runpy.run_path(str(ROOT / "docs" / "tables.py"))
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in TABLES["pages"]()}
-STUDIES = ("convolution_gain", "sample_efficiency", "robustness", "what_filters_see")  # 8 is not complete yet
+STUDIES = ("convolution_gain", "sample_efficiency", "robustness", "equal_tuning", "what_filters_see")
 NOT_IN_RESULTS = {  # number: why it is in no record
     "0.2": "rate of Dropout",
     "3.10": "version of Python",
