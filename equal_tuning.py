@@ -2,7 +2,7 @@
 
 A shared recipe may favour one of the models. Therefore each gets five random searches of five trials, each with its own
 validation set. A search's best settings are retrained on all training images with two new seeds and evaluated on the
-test images once (Bouthillier et al. 2021, arXiv 2103.03098). Dense, twenty times as fast, also gets 25 longer trials.
+test images once (Bouthillier et al. 2021, arXiv 2103.03098). Dense, which trains faster, also gets 25 longer trials.
 
 python equal_tuning.py
 python equal_tuning.py --from-results    # the published runs: tables, sentence and figure in seconds
@@ -152,7 +152,7 @@ def conclusion(tuned, found):
         f"After tuning with the same number of trials, the gain of conv over dense is {compare.format_signed_ci(gain)} "
         f"points; the change from the untuned gain is {compare.format_signed_ci(change)}: the gain {survives} "
         f"(conv is better in {probability_of_superiority(*pairs):.0%} of all pairs of trainings; "
-        f"{len(pairs[0]) // REPEATS} searches; intervals are not adjusted for multiple comparisons)."
+        f"{len(pairs[0]) // REPEATS} searches; {compare.NOT_ADJUSTED})."
     )
 
 

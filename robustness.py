@@ -204,7 +204,7 @@ def report(runs):
         parts.append(gain_table("minus the difference on clean images", change))
     if "conv - dense" in gain["shift"]:
         sentence = conclusion({name: each["conv - dense"] for name, each in gain.items()})
-        parts.append(f"{sentence} ({compare.format_seeds(runs)}; intervals are not adjusted for multiple comparisons).")
+        parts.append(f"{sentence} ({compare.format_seeds(runs)}; {compare.NOT_ADJUSTED}).")
     return "\n\n".join(parts)
 
 

@@ -140,7 +140,7 @@ def report(runs, gain, test_labels, protocol):
         header = ["images: points ahead of dense, p (Holm)", *(MODELS[model].label for model in others)]
         parts.append(compare.markdown_table([*header, "data-efficiency ratio of conv"], rows))
         text = conclusion(gain, sizes, multipliers)
-        parts.append(f"{text} ({compare.format_seeds(runs)}; intervals are not adjusted for multiple comparisons).")
+        parts.append(f"{text} ({compare.format_seeds(runs)}; {compare.NOT_ADJUSTED}).")
     return "\n\n".join(parts)
 
 

@@ -19,7 +19,7 @@ from lab.data import load_data  # noqa: E402
 from lab.recipe import Recipe, compile_model, evaluate, fit, initialize_model  # noqa: E402
 
 SEEDS, EPOCHS = range(10, 15), 120
-THREADS = {"conv": 2, "dense": 1}  # as fast as it gets
+THREADS = {"conv": 2, "dense": 1}  # those that results/match_dense.md was made with
 
 
 def training_accuracies(name, seed, rounds, epochs):

@@ -79,6 +79,9 @@ def calibration(runs, variant, test_labels):
     return float(np.mean(list(errors))), -float(np.mean([run.arrays["log_probability"] for run in found], dtype=float))
 
 
+NOT_ADJUSTED = "intervals are not adjusted for multiple comparisons"
+
+
 def format_seeds(runs):
     """Return how many seeds there are, and what the intervals of a single seed cover."""
     seeds = len({key.seed for key in runs})

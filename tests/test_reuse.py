@@ -203,6 +203,16 @@ def test_a_model_of_another_optimizer_is_not_taken_for_the_recipes(tmp_path):
     assert "reused" in run(folder, "confusion_matrix.py", "--smoke").stderr
 
 
+def test_a_changed_optimizer_reruns_experiment_5(tmp_path):
+    folder = copy_project(tmp_path / "copy")
+    command = ("convolution_gain.py", "--smoke", "--seeds", "1", "--variants", "dense")
+    before = run(folder, *command)
+    edit(folder, "lab/recipe.py", 'optimizer="adam"', 'optimizer="sgd"')
+    after = run(folder, *command)
+    assert "rerun: changed since earlier runs: training code\n" in after.stderr
+    assert after.stdout != before.stdout
+
+
 def test_published_runs_of_other_code_are_called_so(base, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(base[0], folder)

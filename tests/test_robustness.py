@@ -6,6 +6,7 @@ from conftest import run_script
 
 import deep_learning_conv
 import robustness
+from lab.recipe import Recipe, initialize_model
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_rotation_and_scale_are_about_the_centre(images):
 def test_the_convolution_is_equivariant_and_the_model_is_not_invariant(splits):
     from keras import Model
 
-    model = deep_learning_conv.build_model()
+    model = initialize_model(deep_learning_conv.build_model, Recipe(), 0)
     convolution = Model(model.inputs[0], model.layers[0].output)
     image = np.zeros((1, 28, 28, 1), np.float32)
     image[0, 6:22, 6:22, 0] = splits[1].images[0, 6:22, 6:22] / 255  # a shift loses nothing of it

@@ -123,7 +123,8 @@ def _describe_object(value):
             slots = vars(each).get("__slots__", ())
             for name in [slots] if isinstance(slots, str) else slots:
                 name = f"_{each.__name__.lstrip('_')}{name}" if name.startswith("__") else name
-                state.update({name: getattr(value, name)} if hasattr(value, name) else {})
+                if hasattr(value, name):
+                    state[name] = getattr(value, name)
         return [], [type(value), state | getattr(value, "__dict__", {})]
     module = getattr(value, "__module__", None) if callable(value) else None  # of a function in C
     return [stable_repr(value), str(module)], []
@@ -196,12 +197,12 @@ def _globals_used(trees, namespace, code=None):
     Args: trees of a function or class; its globals; the function's code
     """
     nodes = [node for tree in trees for node in _walk(tree)]
-    names = {getattr(node, "id", None) or getattr(node, "attr", None) for node in nodes} - {None}
+    names = set(map(_name, nodes)) - {None}
     names |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
     if code:  # no local names
         names = names & _names_used(code) if trees else _names_used(code)
     bases = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
-    passed_on = {getattr(node, "id", None) or getattr(node, "attr", None) for node in nodes if id(node) not in bases}
+    passed_on = {_name(node) for node in nodes if id(node) not in bases}
     modules, found = _imported(nodes, namespace.get("__package__") or "")
     found += [module for module, name in modules if name in passed_on]
     scopes = [namespace, *(vars(module) for module, _ in modules)]
@@ -306,6 +307,11 @@ def _normalize(node):
     return [type(node).__name__, *([name, _normalize(value)] for name, value in _fields(node))]
 
 
+def _name(node):
+    """Return the name that a node of a syntax tree uses, global or of an attribute; None if it is neither."""
+    return getattr(node, "id", None) or getattr(node, "attr", None)
+
+
 def _walk(node):
     """Yield the nodes of a syntax tree that count."""
     yield node
@@ -334,5 +340,5 @@ def _is_message(node):
     acts = (ast.Call, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
     within = [each for each in ast.walk(value) if isinstance(each, acts) and each is not value]
     calls = [each.func for each in within if isinstance(each, ast.Call)]
-    harmless = all((getattr(each, "id", None) or getattr(each, "attr", None)) in HARMLESS for each in calls)
+    harmless = all(_name(each) in HARMLESS for each in calls)
     return harmless and len(calls) == len(within) and ast.unparse(value.func) in MESSAGES
