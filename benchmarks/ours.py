@@ -15,6 +15,7 @@ import deep_learning  # noqa: E402
 import deep_learning_conv  # noqa: E402
 from lab import recipe  # noqa: E402
 from lab.data import Split  # noqa: E402
+from lab.plumbing.errors import run_main  # noqa: E402
 
 
 def main(argv=None):
@@ -32,4 +33,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

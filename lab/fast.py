@@ -20,7 +20,7 @@ from lab.xla_step import find_xla_obstacle, make_xla_step, replace_attributes
 logger = logging.getLogger(__name__)
 
 SECONDS_PER_CALL = 0.5  # of one call of TensorFlow; in between, Python shows progress and handles signals
-DROPOUT_VALUES = 2_000_000  # whose random bits are drawn at once, 2 bytes each
+DROPOUT_VALUES, DROPOUT_STEPS = 2_000_000, 64  # whose random bits are drawn at once: as many values, at least the steps
 
 
 def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callbacks=(), validate=dict):
@@ -58,7 +58,7 @@ def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callb
         done = 0
         for run, batches in (run_full, order[:full].reshape(-1, batch_size)), (run_rest, order[None, full:]):
             first, (steps, size) = 0, batches.shape
-            steps_per_draw = min(steps, max(1, DROPOUT_VALUES // values_per_step))
+            steps_per_draw = min(steps, max(DROPOUT_STEPS, DROPOUT_VALUES // values_per_step))
             while size and first < steps:
                 if first % steps_per_draw == 0:  # at fixed steps, so that timing decides no number
                     bits = [draw_bits(layer, steps_per_draw, size) for layer in dropouts]

@@ -1,6 +1,7 @@
 """TensorFlow's start-up: quiet, without imports that are not needed, the same for any user configuration."""
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -16,7 +17,11 @@ def start_tensorflow(threads=None):
     _share_one_heap_if_memory_is_limited()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with _silenced_standard_error(), _block_imports("jax", "matplotlib", "pandas", "sklearn"):
+    with (
+        _silenced_standard_error(),
+        _block_imports("jax", "matplotlib", "pandas", "sklearn"),
+        _unwatched_by_garbage_collector(),
+    ):
         import tensorflow as tf
 
         with contextlib.suppress(RuntimeError):  # it has started
@@ -56,6 +61,19 @@ def _block_imports(*packages):
     finally:
         for package in blocked:
             del sys.modules[package]
+
+
+@contextlib.contextmanager
+def _unwatched_by_garbage_collector():
+    """Make objects that the garbage collector never looks at: an import makes 280,000, and they stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager
