@@ -16,13 +16,14 @@ all: .venv/installed  ## set up, train both models of the original project, and 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# files in the order of their names: by default those with few tests come last, which are the longest here
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed-dev  ## set up and run the tests
 	$(PYTEST) --ignore tests/faults --ignore tests/benchmarks
 
 test-faults: .venv/installed-dev  ## the longer tests: of faults, and of the benchmark at its smallest
-	$(PYTEST) tests/faults tests/benchmarks
+	$(PYTEST) tests/benchmarks tests/faults
 
 lint: .venv/installed-dev  ## check style and format
 	$(BIN)/ruff check .
