@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 import time
 
@@ -22,6 +23,13 @@ def train(script, splits, seed=0, **changes):
     first = splits[0].first(settings.train_images), splits[1].first(settings.test_images)
     model, history, scores = recipe.train(script.build_model, settings, seed, *first)
     return model, make_record(model, history, scores)
+
+
+def test_a_second_training_hides_no_object_from_the_garbage_collector(splits):
+    train(deep_learning, splits)
+    hidden = gc.get_freeze_count()
+    train(deep_learning, splits)
+    assert gc.get_freeze_count() <= hidden and gc.isenabled()
 
 
 @pytest.mark.parametrize("script", [deep_learning, deep_learning_conv])

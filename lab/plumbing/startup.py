@@ -65,7 +65,10 @@ def _block_imports(*packages):
 
 @contextlib.contextmanager
 def _unwatched_by_garbage_collector():
-    """Make objects that the garbage collector never looks at: an import makes 280,000, and they stay."""
+    """Keep the garbage collector from looking at the 280,000 objects of the first import of Keras, which all stay."""
+    if "keras" in sys.modules:
+        yield
+        return
     enabled = gc.isenabled()
     gc.disable()
     try:
