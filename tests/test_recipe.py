@@ -29,7 +29,8 @@ def test_a_second_training_hides_no_object_from_the_garbage_collector(splits):
     train(deep_learning, splits)
     hidden = gc.get_freeze_count()
     train(deep_learning, splits)
-    assert gc.get_freeze_count() <= hidden and gc.isenabled()
+    assert gc.get_freeze_count() <= hidden
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("script", [deep_learning, deep_learning_conv])
