@@ -20,7 +20,7 @@ from lab.xla_step import find_xla_obstacle, make_xla_step, replace_attributes
 logger = logging.getLogger(__name__)
 
 SECONDS_PER_CALL = 0.5  # of one call of TensorFlow; in between, Python shows progress and handles signals
-DROPOUT_VALUES, DROPOUT_STEPS = 2_000_000, 64  # whose random bits are drawn at once: as many values, at least the steps
+DROPOUT_VALUES = 2_000_000  # whose random bits are drawn at once, 2 bytes each; four times as many below 64 steps
 
 
 def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callbacks=(), validate=dict):
@@ -51,14 +51,14 @@ def fit(model, images, labels, batch_size, seeds, epochs, initial_epoch=0, callb
     run_full = _loop(model, step, variables, images, labels, jit_compile=xla)
     run_rest = _loop(model, step, variables, images, labels, jit_compile=False)  # one step is not worth compiling
     full, at_once = len(images) // batch_size * batch_size, 8
-    values_per_step = batch_size * max([1, *(math.prod(layer.input.shape[1:]) for layer in dropouts)])
+    steps_at_once = DROPOUT_VALUES / batch_size / max([1, *(math.prod(layer.input.shape[1:]) for layer in dropouts)])
 
     def run_epoch(order):
         nonlocal at_once
         done = 0
         for run, batches in (run_full, order[:full].reshape(-1, batch_size)), (run_rest, order[None, full:]):
             first, (steps, size) = 0, batches.shape
-            steps_per_draw = min(steps, max(DROPOUT_STEPS, DROPOUT_VALUES // values_per_step))
+            steps_per_draw = min(steps, max(1, int(steps_at_once), min(64, int(4 * steps_at_once))))
             while size and first < steps:
                 if first % steps_per_draw == 0:  # at fixed steps, so that timing decides no number
                     bits = [draw_bits(layer, steps_per_draw, size) for layer in dropouts]

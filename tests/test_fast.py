@@ -121,8 +121,7 @@ def check_equal_to_keras(ours, plain, splits, monkeypatch, tolerance=2e-4, n=1_0
     images, labels = splits[0].images[:n], splits[0].labels[:n]
     monkeypatch.setattr(fast, "draw_order", lambda n, seeds: np.arange(n, dtype=np.int32))
     monkeypatch.setattr(fast, "draw_bits", bits_of_keras)
-    monkeypatch.setattr(fast, "DROPOUT_VALUES", 0)
-    monkeypatch.setattr(fast, "DROPOUT_STEPS", 1)  # drawn step by step, as Keras draws its masks
+    monkeypatch.setattr(fast, "DROPOUT_VALUES", 0)  # drawn step by step, as Keras draws its masks
     history = fast.fit(ours, images, labels, 32, keras.random.SeedGenerator(), epochs=2).history
     pixels = scale(images).reshape(-1, *plain.input_shape[1:])
     expected = plain.fit(pixels, labels, batch_size=32, epochs=2, shuffle=False, verbose=0).history
@@ -169,7 +168,6 @@ def test_how_often_the_steps_return_to_python_decides_no_number(splits, monkeypa
     expected = train_a_little(splits).get_weights()
     monkeypatch.setattr(fast, "SECONDS_PER_CALL", 0)
     monkeypatch.setattr(fast, "DROPOUT_VALUES", 32 * 128 * 31)  # as many as there are steps
-    monkeypatch.setattr(fast, "DROPOUT_STEPS", 1)
     for mine, theirs in zip(train_a_little(splits).get_weights(), expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
