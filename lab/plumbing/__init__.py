@@ -1,1 +1,0 @@
-"""Start-up, files, processes, downloads, photographs, digests: nothing in here knows a model."""
