@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-annotate
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-STUDIES := convolution_gain sample_efficiency robustness equal_tuning what_filters_see
+STUDIES := convolution_gain sample_efficiency robustness what_filters_see
 
-.PHONY: all help test test-faults lint figures study soak bench lock clean
+.PHONY: all help test test-faults lint figures study publish reproduce soak bench lock clean
 
 all: .venv/installed  ## set up, train both models of the original project, and print their difference (the default)
 	$(BIN)/python deep_learning.py
@@ -34,17 +34,23 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
 	for script in $(STUDIES); do \
-		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.txt && \
-		sed '/^figure: /d' saves/$$script.txt > results/$$script.md || exit 1; \
+		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.md && \
+		mv saves/$$script.md results/$$script.md || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.precision --from-results > results/precision.md
 	$(BIN)/python docs/tables.py
 
-study: .venv/installed  ## the runs of experiments 5 to 9 that results/ does not have yet; all take six to seven hours on two cores
+study: .venv/installed  ## all runs of experiments 5 to 9 that are not published by this code: four to five hours on two cores
 	for script in $(STUDIES); do \
-		MPLBACKEND=Agg $(BIN)/python $$script.py --output-dir results --save saves/$$script.png || exit 1; \
+		MPLBACKEND=Agg $(BIN)/python $$script.py --save saves/$$script.png || exit 1; \
 	done
-	$(BIN)/python -m benchmarks.precision --output-dir results
+	$(BIN)/python -m benchmarks.precision
+
+publish: .venv/installed  ## add the finished runs in saves/ to results/: make publish STUDIES=convolution_gain
+	$(BIN)/python -m lab.study.published $(STUDIES)
+
+reproduce: .venv/installed  ## train a published run of every variant of experiment 5 again, and compare: half an hour
+	$(BIN)/python -m lab.study.reproduce
 
 soak: .venv/installed-dev  ## all fault tests in their long form, and their table: an hour
 	$(BIN)/python -m pytest tests -m fault --soak --faults results/faults.md
@@ -54,25 +60,29 @@ bench: .venv-bench/installed  ## compare the recipe with Keras, PyTorch and JAX:
 
 lock: .venv/installed  ## find the versions of everything again, from those that requirements*.txt name
 	$(PIP) uv==0.13.9
-	$(LOCK) requirements.txt -o requirements.lock
-	$(LOCK) requirements-dev.txt -o requirements-dev.lock
+	sed '/^-c/d' requirements.txt > requirements/.runtime.in
+	sed 's/-r .*requirements.txt/-r .runtime.in/' requirements/dev.txt > requirements/.dev.in
+	$(LOCK) requirements/.dev.in -o requirements/dev.lock
+	sed -E 's/ \\$$//; /--hash/d' requirements/dev.lock > requirements/constraints.txt
+	$(LOCK) requirements/.runtime.in -c requirements/constraints.txt -o requirements/runtime.lock
+	rm requirements/.runtime.in requirements/.dev.in
 
 clean:  ## remove all that git ignores
-	rm -rf .venv .venv-bench saves .hypothesis .pytest_cache .ruff_cache __pycache__ */__pycache__
+	rm -rf .venv .venv-bench saves .hypothesis .pytest_cache .ruff_cache __pycache__ */__pycache__ */*/__pycache__
 
-.venv/installed: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
-		{ echo "error: TensorFlow 2.21 needs Python 3.10 to 3.13; choose one with: make PYTHON=python3.12" >&2; exit 1; }
+.venv/installed: requirements/runtime.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "error: needs Python 3.11 to 3.13; choose one with: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --require-hashes -r requirements/runtime.lock
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.lock
-	$(PIP) --require-hashes -r requirements-dev.lock
+.venv/installed-dev: .venv/installed requirements/dev.lock
+	$(PIP) --require-hashes -r requirements/dev.lock
 	touch $@
 
 # an environment of its own: the contestants' packages are large, and slow down the import of Keras
-.venv-bench/installed: requirements-bench.txt requirements.txt
+.venv-bench/installed: requirements/bench.txt requirements.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
 	touch $@

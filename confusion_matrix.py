@@ -2,20 +2,24 @@
 
 python confusion_matrix.py
 python confusion_matrix.py --samples all --normalize
+python confusion_matrix.py --both    # beside it, the original project's conv model
 """
 
 import numpy as np
 
 import deep_learning
-from lab import cli, figures
-from lab.data import CLASS_NAMES, load_test_data
-from lab.recipe import predict
-from lab.statistics import confusion_counts, row_fractions, wilson_interval
+import deep_learning_conv
+from lab.analysis import compare, figures
+from lab.analysis.statistics import confusion_counts, row_fractions, wilson_interval
+from lab.guard.errors import run_main
+from lab.study import command_line, flags
+from lab.training.data import class_names, load_test_data
+from lab.training.predictions import predict
 
 
 def samples(text):
     """Convert a number of test samples; None stands for all."""
-    return None if text == "all" else cli.whole_number(1)(text)
+    return None if text == "all" else flags.whole_number(1)(text)
 
 
 def precision_and_recall(counts):
@@ -32,44 +36,64 @@ def format_accuracy(counts):
     return f"accuracy {correct / n:.1%} (95% CI {low:.1%} to {high:.1%}, n = {n:,})"
 
 
-def format_table(counts):
-    """Return the matrix with precision and recall as lines of text."""
-    short_names = [name.split()[0].split("/")[0] for name in CLASS_NAMES]
-    cells = [["actual \\ predicted", *short_names, "precision", "recall"]]
-    for name, row, *fractions in zip(CLASS_NAMES, counts, *precision_and_recall(counts), strict=True):
-        cells.append([name, *map(str, row), *("-" if np.isnan(each) else f"{each:.1%}" for each in fractions)])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
-        for first, *rest in cells
-    )
+def format_table(counts, names):
+    """Return the matrix with precision and recall as a Markdown table."""
+    short_names = [name.split()[0].split("/")[0] for name in names]
+    rows = [
+        [name, *map(str, row), *("-" if np.isnan(each) else f"{each:.1%}" for each in fractions)]
+        for name, row, *fractions in zip(names, counts, *precision_and_recall(counts), strict=True)
+    ]
+    return compare.markdown_table(["actual \\ predicted", *short_names, "precision", "recall"], rows)
 
 
-def plot_matrix(counts, normalize):
-    """Draw the matrix as a heatmap, in counts or in fractions of each row. Returns: matplotlib Figure"""
-    values, fmt = (row_fractions(counts), ".2f") if normalize else (counts, "d")
+def plot_matrices(counts, names, normalize):
+    """Draw matrices, a dict by model, side by side, in counts or in fractions of each row. Returns: Figure"""
+    import matplotlib.pyplot as plt
+
+    size = 8.5 * len(counts), 7.5
+    figure, axes = plt.subplots(1, len(counts), figsize=size, layout="compressed", squeeze=False)
     label = "fraction of the actual class" if normalize else "images"
-    return figures.plot_confusion(values, fmt, format_accuracy(counts), label, cmap="Blues")
+    largest = 1 if normalize else np.max(list(counts.values()))  # one scale of colors
+    for ax, (model, matrix) in zip(axes.flat, counts.items(), strict=True):
+        values, fmt = (row_fractions(matrix), ".2f") if normalize else (matrix, "d")
+        title = f"{model}: {format_accuracy(matrix)}"
+        figures.plot_confusion(values, fmt, title, label, names, ax, cmap="Blues", vmin=0, vmax=largest)
+    return figure
+
+
+def load_models(options):
+    """Return the models that the flags ask for, by name; dense and conv are trained if they have not been."""
+    model = command_line.given_or_trained_model(deep_learning.train, options)
+    models = {options.model.name if options.model else "dense": model}
+    if options.both:
+        models["conv, original"], _ = command_line.load_or_train(deep_learning_conv.train, options)
+    return models
 
 
 def main(argv=None):
-    """Predict test samples with the dense model; print and draw the confusion matrix."""
-    flags = cli.figure_parser(__doc__)
-    flags.add_argument("--samples", type=samples, default=200, metavar="N", help="the first N, or all; default 200")
-    flags.add_argument("--normalize", action="store_true", help="draw fractions of each row instead of counts")
-    options = cli.parse(flags, argv)
-    n = options.samples or options.recipe.test_images
-    if n > options.recipe.test_images:
-        flags.error(f"argument --samples: {n} samples, but there are {options.recipe.test_images}")
-    path = figures.path_to_save(options, "confusion_matrix.png")
-    model = cli.given_or_trained_model(deep_learning, options)
-    images, labels = load_test_data(options.data_dir).first(n)
-    counts = confusion_counts(labels, predict(model, images).argmax(axis=1))
-    figures.save(plot_matrix(counts, options.normalize), path)
-    print(format_table(counts))
-    print(format_accuracy(counts))
+    """Predict test samples; print and draw the confusion matrix."""
+    parser = command_line.figure_parser(__doc__)
+    parser.add_argument("--samples", type=samples, default=200, metavar="N", help="the first N, or all; default 200")
+    parser.add_argument("--normalize", action="store_true", help="draw fractions of each row instead of counts")
+    parser.add_argument("--both", action="store_true", help="the models of experiments 1 and 2 side by side")
+    options = command_line.parse(parser, argv)
+    if options.both and options.model:
+        parser.error("argument --both: not with --model")
+    path = figures.path_to_save(options, f"confusion_matrix{'_both' if options.both else ''}.png")
+    images, labels = load_test_data(options.dataset).first(options.samples)
+    if options.samples and options.samples > len(labels):
+        parser.error(f"argument --samples: {options.samples} samples, but there are {len(labels)}")
+    names = class_names(options.dataset)
+    counts = {
+        name: confusion_counts(labels, predict(model, images).argmax(axis=1))
+        for name, model in load_models(options).items()
+    }
+    for name, matrix in counts.items():
+        print(format_table(matrix, names))
+        print(f"{name}: {format_accuracy(matrix)}")
+    figures.save(plot_matrices(counts, names, options.normalize), path)
     figures.show()
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

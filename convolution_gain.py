@@ -14,10 +14,14 @@ import numpy as np
 
 import deep_learning
 import deep_learning_conv
-from lab import cli, compare, figures
-from lab.data import CLASS_NAMES, load_test_data
-from lab.statistics import confusion_counts, holm, probability_of_superiority, row_fractions
-from lab.study import Run, RunKey, Variant, collect_predictions
+from lab.analysis import compare, figures
+from lab.analysis.statistics import confusion_counts, holm, probability_of_superiority, row_fractions
+from lab.changes.convolution_gain import shuffle_pixels
+from lab.guard.errors import LabError, run_main
+from lab.study import command_line
+from lab.study.runs import Run, RunKey, Variant
+from lab.training.data import class_names, load_test_data
+from lab.training.predictions import collect_predictions
 
 
 def build_with_head(make_layers):
@@ -56,12 +60,6 @@ build_pooled = build_with_head(
 )
 
 
-def shuffle_pixels(images, seed):
-    """Return the images after a permutation of their pixels, one for each seed; it destroys locality."""
-    order = np.random.default_rng(seed).permutation(28 * 28)
-    return images.reshape(-1, 28 * 28)[:, order].reshape(-1, 28, 28)
-
-
 VARIANTS = {
     "dense": Variant("dense", deep_learning.build_model),
     "conv-original": Variant("conv, original", deep_learning_conv.build_model),
@@ -75,9 +73,6 @@ VARIANTS = {
     "conv-pooled": Variant("conv, pooled", build_pooled),
     "fully-connected-21632": Variant("fully connected, 21,632 units", build_many_units),
 }
-# of curves in the figures of experiments 6 to 8
-STYLES = {"dense": "C0o--", "conv": "C1o-", "fully-connected": "C2s-.", "conv-shuffled": "C3^:"}
-STYLES |= {"conv-original": "C4s-.", "dense-longer": "C5D--"}
 SEEDS, FEWER_SEEDS = 10, {"fully-connected-21632": 5}
 # family: comparison: weights of the variants; p-values are adjusted within a family (docs/plan.md)
 FAMILIES = {
@@ -112,8 +107,11 @@ CONTROLLED, ORIGINAL, BRIDGE = FAMILIES["headline"]
 COMPARISONS = {name: weights for family in FAMILIES.values() for name, weights in family.items()}
 
 
-def report(runs, found, test_labels):
-    """Return the tables and the conclusion, in Markdown. Args: `found`, what `compare.estimates` returns"""
+def report(runs, found, test_labels, names):
+    """Return the tables and the conclusion, in Markdown.
+
+    Args: `found`, what `compare.estimates` returns; labels of the test images; names of the classes
+    """
     parts = [accuracy_table(runs), run_table(runs)]
     parts += [
         compare.estimate_table(family, names, found) for family, names in FAMILIES.items() if found.keys() & names
@@ -122,7 +120,7 @@ def report(runs, found, test_labels):
         by_class = compare.by_class(runs, ("conv", "dense"), test_labels)
         adjusted = [holm([each[what].p_value for each in by_class]) for what in (0, 1)]
         rows = []
-        for name, estimates, *p_values in zip(CLASS_NAMES, by_class, *adjusted, strict=True):
+        for name, estimates, *p_values in zip(names, by_class, *adjusted, strict=True):
             columns = [
                 (compare.format_signed_ci(e), compare.format_p(p)) for e, p in zip(estimates, p_values, strict=True)
             ]
@@ -153,7 +151,7 @@ def run_table(runs):
     """Return every run's test accuracy, in Markdown."""
     names = compare.variant_names(runs)
     seeds = list(dict.fromkeys(key.seed for key in runs))
-    found = {key[:2]: f"{100 * run.record['test']['accuracy']:.2f}" for key, run in runs.items()}
+    found = {key[:2]: f"{100 * run.record['test_accuracy']:.2f}" for key, run in runs.items()}
     rows = [[str(seed), *(found.get((name, seed), "") for name in names)] for seed in seeds]
     return compare.markdown_table(["seed (test accuracy, %)", *(VARIANTS[name].label for name in names)], rows)
 
@@ -225,7 +223,7 @@ def plot_runs(runs):
     return figure
 
 
-def plot_confusion_difference(runs, test_labels):
+def plot_confusion_difference(runs, test_labels, names):
     """Draw how conv's confusions differ from dense's, in points of each row, mean over seeds. Returns: Figure"""
 
     def percentages(variant):
@@ -234,52 +232,61 @@ def plot_confusion_difference(runs, test_labels):
 
     difference = (percentages("conv") - percentages("dense")).round(1) + 0.0  # a zero without a minus
     texts = "+.1f", "Confusion matrix: conv minus dense (test set)", "percentage points of the row"
-    return figures.plot_confusion(difference, *texts, cmap="PuOr_r", center=0)
+    return figures.plot_confusion(difference, *texts, names, cmap="PuOr_r", center=0)
 
 
 def short_runs(options):
-    """Return one run each of dense and of the original conv, the models of experiments 1 and 2, loaded or trained."""
-    scripts = {"dense": deep_learning, "conv-original": deep_learning_conv}
-    trained = {name: cli.load_or_train(script, options) for name, script in scripts.items()}
-    test_split = load_test_data(options.data_dir).first(options.recipe.test_images)
-    return {
-        RunKey(name, options.seed, options.recipe): Run(record, collect_predictions(model, test_split))
-        for name, (model, record) in trained.items()
-    }
+    """Return one run each of dense and of the original conv, the models of experiments 1 and 2, loaded or trained.
+
+    Raises: LabError, they were not trained in the same way.
+    """
+    trainings, found, ways = {"dense": deep_learning.train, "conv-original": deep_learning_conv.train}, {}, []
+    for name, train in trainings.items():
+        model, record = command_line.load_or_train(train, options)
+        test_split = load_test_data(options.dataset)
+        run = Run(record, collect_predictions(model, test_split), test_split.labels)
+        found[RunKey(name, options.seed, options.recipe)] = run
+        ways.append({"optimizer": record["optimizer"], "epochs": record["epochs_done"], "data": record["data_sha256"]})
+    different = [part for part in ways[0] if ways[0][part] != ways[1][part]]
+    if different:
+        raise LabError(
+            f"dense and conv were trained with different {', '.join(different)}; there is no fair comparison"
+        )
+    return found
 
 
 def study_runs(options):
     """Return the runs of the study, done if they are missing."""
     plan = [
         RunKey(name, seed, options.recipe)
-        for n, seed in enumerate(cli.seeds(options))
+        for n, seed in enumerate(command_line.seeds(options))
         for name in options.variants
         if n < FEWER_SEEDS.get(name, options.seeds)
     ]
-    return cli.study_runs("convolution_gain", options, plan)
+    return command_line.study_runs(__file__, options, plan)
 
 
 def main(argv=None):
     """Run what is missing; print tables and conclusion, draw the figures."""
-    flags = cli.study_parser(__doc__, VARIANTS, seeds=SEEDS)
-    flags.add_argument("--short", action="store_true", help="the models of experiments 1 and 2, one seed, no figures")
-    options = cli.parse(flags, argv)
+    parser = command_line.study_parser(__doc__, VARIANTS, seeds=SEEDS)
+    parser.add_argument("--short", action="store_true", help="the models of experiments 1 and 2, one seed, no figures")
+    options = command_line.parse(parser, argv)
     fewer = options.seeds != SEEDS or len(options.variants) < len(VARIANTS)
     if options.short and (fewer or options.save or options.cluster or options.jobs or options.from_results):
-        flags.error("argument --short: not with --seeds, --variants, --save, --cluster, --jobs or --from-results")
+        parser.error("argument --short: not with --seeds, --variants, --save, --cluster, --jobs or --from-results")
     path = None if options.short else figures.path_to_save(options, "convolution_gain.png")
-    do_runs = short_runs if options.short else study_runs
-    runs = do_runs(options)
-    test_labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
+    runs = short_runs(options) if options.short else study_runs(options)
+    names, test_labels = class_names(options.dataset), next(iter(runs.values())).labels
     found = compare.estimates(runs, COMPARISONS, test_labels)
+    print(report(runs, found, test_labels, names), flush=True)
     if found.keys() >= {*FAMILIES["chain"], *FAMILIES["headline"]}:
         figures.save(plot_chain(runs, found), path)
         figures.save(plot_runs(runs), path and path.with_stem(f"{path.stem}_runs"))
-        figures.save(plot_confusion_difference(runs, test_labels), path and path.with_stem(f"{path.stem}_by_class"))
-    print(report(runs, found, test_labels))
+        difference = plot_confusion_difference(runs, test_labels, names)
+        figures.save(difference, path and path.with_stem(f"{path.stem}_by_class"))
     if not options.short:
         figures.show()
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

@@ -6,11 +6,12 @@ Trains 2,770,634 parameters for 5 epochs on 60,000 images and prints the accurac
     python deep_learning_conv.py
 """
 
-from lab import cli
-from lab.data import load_data
-from lab.recipe import compile_model, evaluate, fit, initialize_model
-
-SAVED_AS = "fashion_conv.keras"
+from lab.guard.errors import run_main
+from lab.study.command_line import parse_arguments, print_record
+from lab.study.records import save
+from lab.training.data import load_data
+from lab.training.predictions import evaluate
+from lab.training.recipe import fit
 
 
 def build_model():
@@ -30,37 +31,37 @@ def build_model():
     )
 
 
-def train(training):
-    """Load the data, build the model, compile, fit, evaluate and save it; return the model and its record."""
-    recipe = training.recipe  # epochs, batch size, learning rate, ...: lab/recipe.py, unless flags say otherwise
+def train(options):
+    """Load the data; build, compile, fit, evaluate and save the model; return it and its record."""
+    import keras
 
-    # Load images, uint8 (n, 28, 28), and labels, 0 to 9
-    train_split, test_split = load_data(training.data_dir)
-    train_images, train_labels = train_split.first(recipe.train_images)
-    test_images, test_labels = test_split.first(recipe.test_images)
+    # images, uint8 (n, 28, 28), and labels, 0 to 9
+    (train_images, train_labels), (test_images, test_labels) = load_data(options.dataset)
 
-    # Build the model; the seed decides its initial weights, the order of the images, and dropout
-    model = initialize_model(build_model, recipe, training.seed)
+    keras.utils.set_random_seed(options.seed)  # decides the initial weights
+    model = build_model()
+    keras.utils.set_random_seed(options.seed)  # and the orders and dropout masks: the same for all models of a seed
     model.summary()
 
-    # Compile: how the weights are updated (the learning rate is the recipe's), what is minimized, and what is reported
-    compile_model(model, recipe, optimizer="adam", loss="sparse_categorical_crossentropy", metric="accuracy")
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate=options.learning_rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
 
-    # Fit: every epoch sees each training image once, in a new order, its pixels scaled to [0, 1]
-    history = fit(model, train_images, train_labels, recipe.epochs, recipe.batch_size, training.checkpoint)
+    # as model.fit(train_images / 255, train_labels, ...), up to rounding, in less time, reshuffled every epoch
+    history = fit(model, train_images, train_labels, options.epochs, options.batch_size, options.checkpoint)
 
-    # Evaluate the finished model, on the test images once
-    train_scores = evaluate(model, train_images, train_labels)
-    test_scores = evaluate(model, test_images, test_labels)
-
-    # Save the model, and beside it a record of how it was trained
-    return training.save(model, history, {"train": train_scores, "test": test_scores})
+    scores = {"train": evaluate(model, train_images, train_labels), "test": evaluate(model, test_images, test_labels)}
+    return save(model, history, scores, options)
 
 
 def main(argv=None):
     """Train the model and print its accuracy."""
-    cli.run_training(__name__, argv)
+    options = parse_arguments(train, argv)
+    _, record = train(options)
+    print_record(record, options)
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

@@ -11,8 +11,8 @@ import numpy as np
 
 import deep_learning_conv
 from lab import cli, figures
-from lab.data import CLASS_NAMES, load_test_data
-from lab.recipe import predict
+from lab.training.data import CLASS_NAMES, load_test_data
+from lab.training.recipe import predict
 
 LARGEST_COUNT = 100  # images in one figure
 

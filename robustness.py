@@ -8,112 +8,22 @@ python robustness.py
 python robustness.py --from-results    # the published runs: figure, tables and sentence in seconds
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
 import convolution_gain
-from lab import cli, compare, figures
-from lab.recipe import Recipe, predict
-from lab.statistics import crossed_estimate, holm
-from lab.study import RunKey
+from lab.analysis import compare, figures
+from lab.analysis.statistics import crossed_estimate, holm
+from lab.changes.robustness import CORRUPTIONS, collect_robustness
+from lab.guard.errors import run_main
+from lab.study import command_line
+from lab.study.runs import RunKey
+from lab.training.recipe import Recipe
 
-BILINEAR = 2  # PIL.Image.Resampling.BILINEAR
-
-
-def shift(images, distance):
-    """Yield the images shifted by `distance` pixels in each of eight directions, with black coming in at the edges."""
-    side = images.shape[1]
-    padded = np.pad(images, ((0, 0), (distance, distance), (distance, distance)))
-    for top, left in product((0, distance, 2 * distance), repeat=2):
-        if (top, left) != (distance, distance):
-            yield padded[:, top : top + side, left : left + side]
-
-
-def rotate(images, degrees):
-    """Yield the images rotated about their centre, counterclockwise and clockwise."""
-    for angle in (degrees, -degrees):
-        yield _for_each(images, lambda image, angle=angle: image.rotate(angle, BILINEAR))
-
-
-def rescale(images, factor):
-    """Yield the images enlarged or reduced by the factor, about their centre."""
-    side = images.shape[1]
-    new = round(side * factor / 2) * 2  # an even number, so that the centre stays
-    start = (new - side) // 2
-    box = (start, start, start + side, start + side)  # beyond the image, it is black
-    yield _for_each(images, lambda image: image.resize((new, new), BILINEAR).crop(box))
-
-
-def blur(images, radius):
-    """Yield the images after a Gaussian filter with a standard deviation of `radius` pixels."""
-    from PIL import ImageFilter
-
-    yield _for_each(images, lambda image: image.filter(ImageFilter.GaussianBlur(radius)))
-
-
-def add_noise(images, deviation):
-    """Yield the images with Gaussian noise, of a standard deviation in grey levels; the same noise at each call."""
-    noise = np.random.default_rng(0).normal(0, deviation, images.shape)
-    yield (images + noise).round().clip(0, 255).astype(np.uint8)
-
-
-def change_contrast(images, factor):
-    """Yield the images with each pixel's distance from the image's mean multiplied by the factor."""
-    from PIL import ImageEnhance
-
-    yield _for_each(images, lambda image: ImageEnhance.Contrast(image).enhance(factor))
-
-
-def _for_each(images, function):
-    from PIL import Image
-
-    return np.stack([np.asarray(function(Image.fromarray(image))) for image in images])
-
-
-class Corruption(NamedTuple):
-    """A corruption of the test images: the function, its strengths, and the strength that changes nothing."""
-
-    function: Callable
-    strengths: tuple
-    identity: float
-
-
-CORRUPTIONS = {
-    "shift": Corruption(shift, (0, 1, 2, 3, 4, 5, 6), 0),
-    "rotation": Corruption(rotate, (0, 5, 10, 15, 20, 25, 30, 35, 40, 45), 0),
-    "scale": Corruption(rescale, (0.5, 0.64, 0.79, 0.93, 1, 1.07, 1.21, 1.36, 1.5), 1),
-    "blur": Corruption(blur, (0, 0.5, 1, 1.5, 2, 3), 0),
-    "noise": Corruption(add_noise, (0, 16, 32, 48, 64, 96, 128), 0),
-    "contrast": Corruption(change_contrast, (0.25, 0.5, 0.75, 1, 1.5, 2), 1),
-}
 UNITS = {"shift": "pixels", "rotation": "degrees", "blur": "pixels (SD)", "noise": "grey levels (SD)"}
 UNITS |= {"scale": "factor", "contrast": "factor"}
 HEADLINE_STRENGTHS = {"shift": 2, "rotation": 15, "scale": 0.79, "blur": 1, "noise": 32, "contrast": 0.5}
-
-
-def collect_robustness(model, test_split, prepare):
-    """Return for each corruption, at each of s strengths, `correct`, for how many views of each of n test images the
-    prediction is correct, uint8 (s, n); `views`, how many views there are, uint8 (s,); and `consistency`, the fraction
-    of them with the prediction for the clean image, float (s,).
-    """
-    images, labels = test_split
-    clean = predict(model, prepare(images)).argmax(axis=1)
-    arrays = {}
-    for name, corruption in CORRUPTIONS.items():
-        correct, views, consistency = [], [], []
-        for strength in corruption.strengths:
-            corrupted = [images] if strength == corruption.identity else corruption.function(images, strength)
-            predicted = np.stack([predict(model, prepare(view)).argmax(axis=1) for view in corrupted])
-            correct.append((predicted == labels).sum(axis=0))
-            views.append(len(predicted))
-            consistency.append((predicted == clean).mean())
-        arrays[f"{name} correct"], arrays[f"{name} views"] = np.uint8(correct), np.uint8(views)
-        arrays[f"{name} consistency"] = np.array(consistency)
-    return arrays
 
 
 NAMES = ("dense", "conv", "conv-original", "conv-shuffled")
@@ -136,7 +46,7 @@ def correct_fractions(runs, variant, corruption):
     return np.stack(correct) / np.float32(views)[..., None]
 
 
-def accuracies(runs, variant, corruption):
+def accuracies_by_strength(runs, variant, corruption):
     """Return a variant's accuracies in percent, float (seeds, strengths)."""
     return 100 * correct_fractions(runs, variant, corruption).mean(axis=2)
 
@@ -189,7 +99,7 @@ def report(runs):
     names = compare.variant_names(runs)
     labels = [VARIANTS[name].label for name in names]
     trained = [compare.format_mean(compare.accuracies(runs, name, "train")) for name in names]
-    rows = {accuracies: [["training images", *trained]], consistencies: []}
+    rows = {accuracies_by_strength: [["training images", *trained]], consistencies: []}
     for percentages in rows:
         for corruption, (_, strengths, _) in CORRUPTIONS.items():
             columns = [map(compare.format_mean, percentages(runs, name, corruption).T) for name in names]
@@ -232,9 +142,9 @@ def plot(runs):
     figure, axes = plt.subplots(4, 3, figsize=(10, 10), sharey=True, layout="constrained")
     pairs = axes.reshape(2, 2, 3).swapaxes(1, 2).reshape(-1, 2)  # for each corruption, the upper and the lower Axes
     for pair, (name, corruption) in zip(pairs, CORRUPTIONS.items(), strict=True):
-        for ax, percentages in zip(pair, (accuracies, consistencies), strict=True):
+        for ax, percentages in zip(pair, (accuracies_by_strength, consistencies), strict=True):
             for variant in compare.variant_names(runs):
-                label, style = VARIANTS[variant].label, convolution_gain.STYLES[variant]
+                label, style = VARIANTS[variant].label, figures.STYLES[variant]
                 figures.plot_curve(ax, corruption.strengths, percentages(runs, variant, name), label, style)
             ax.set_ylim(0, 104)  # a band of few seeds may go beyond 100
         pair[0].set_title(name)
@@ -248,19 +158,19 @@ def plot(runs):
 
 def main(argv=None):
     """Run what is missing; print table and conclusion, draw the figure."""
-    options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=5), argv)
+    options = command_line.parse(command_line.study_parser(__doc__, VARIANTS, seeds=5), argv)
     path = figures.path_to_save(options, "robustness.png")
     recipes = {"dense-longer": replace(options.recipe, epochs=EPOCHS_LONGER * options.recipe.epochs // Recipe().epochs)}
     plan = [
         RunKey(name, seed, recipes.get(name, options.recipe))
-        for seed in cli.seeds(options)
+        for seed in command_line.seeds(options)
         for name in options.variants
     ]
-    runs = cli.study_runs("robustness", options, plan)
+    runs = command_line.study_runs(__file__, options, plan)
+    print(report(runs), flush=True)
     figures.save(plot(runs), path)
-    print(report(runs))
     figures.show()
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

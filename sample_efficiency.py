@@ -8,51 +8,31 @@ python sample_efficiency.py --equal-steps     # instead, the same number of grad
 python sample_efficiency.py --from-results    # the published runs: figure, table and sentence in seconds
 """
 
+import logging
 from dataclasses import replace
 
 import numpy as np
 
 import convolution_gain
-from lab import cli, compare, figures
-from lab.data import load_test_data
-from lab.statistics import crossed_estimate, holm
-from lab.study import RunKey, collect_predicted
+from lab.analysis import compare, figures
+from lab.analysis.statistics import estimate_data_ratios, holm
+from lab.changes.sample_efficiency import hold_out_a_fifth, repeat_images
+from lab.guard.errors import run_main
+from lab.study import command_line
+from lab.study.runs import RunKey
+from lab.training.data import load_data
+from lab.training.predictions import collect_classes
+
+logger = logging.getLogger(__name__)
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
-
-
-def select_balanced(train_split, n, seed):
-    """Return n training images, the same number from each class; the subsets of a seed are nested."""
-    order = np.random.default_rng(seed).permutation(len(train_split.labels))
-    by_class = [order[train_split.labels[order] == label][: n // 10] for label in range(10)]
-    return train_split.at(np.sort(np.concatenate(by_class)))
-
-
-def hold_out_a_fifth(n):
-    """Return a function that selects n training images, a fifth of which validates."""
-
-    def select(train_split, test_split, seed):
-        rest, validation = select_balanced(train_split, n, seed).hold_out(0.2, seed)
-        return rest, test_split, validation
-
-    return select
-
-
-def repeat_images(n):
-    """Return a function that selects n training images, repeated to the same number of steps an epoch at every size."""
-
-    def select(train_split, test_split, seed):
-        selected = select_balanced(train_split, n, seed)
-        return selected.at(np.resize(np.arange(n), len(train_split.labels))), test_split
-
-    return select
 
 
 MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected", "conv-shuffled")}
 PROTOCOLS = {"": hold_out_a_fifth, "-equal-steps": repeat_images}
 VARIANTS = {
     f"{name}-{n}{protocol}": replace(
-        model, select=select(n), collect=collect_predicted, settings={"model": name, "images": n}
+        model, select=select(n), collect=collect_classes, settings={"model": name, "images": n}
     )
     for protocol, select in PROTOCOLS.items()
     for n in SIZES
@@ -72,42 +52,10 @@ def models_and_sizes(runs):
     return models, [n for n in SIZES if all((model, n) in names for model in models)]
 
 
-def accuracies(runs, model):
+def accuracies_by_size(runs, model):
     """Return a model's test accuracies in percent, float (seeds, sizes)."""
     names = name_runs(runs)
     return np.transpose([compare.accuracies(runs, names[model, n], "test") for n in models_and_sizes(runs)[1]])
-
-
-def data_multiplier(sizes, ours, theirs):
-    """Return how many times the data theirs needs to be as accurate as ours, at each size: mean, low and high, or None.
-
-    The mean is read off a line through the mean accuracies of theirs over the logarithm of the size. The interval comes
-    from the difference to that line, its slope taken as known (the delta method): that difference varies by seed and by
-    image, as in `lab.statistics.crossed_estimate`; a high beyond the sizes tried is infinite. If ours is
-    significantly better than theirs at the largest size, mean and high are infinite and low is the largest size divided
-    by n. None if the accuracy of ours is outside of the range of theirs otherwise.
-
-    Args: sizes; whether two models are correct, (sizes, seeds, images)
-    """
-    multipliers, places = [], np.log(sizes)
-    rising = np.maximum.accumulate(theirs.mean(axis=(1, 2)))
-    for n, correct in zip(sizes, ours, strict=True):
-        value = correct.mean()
-        beyond = crossed_estimate(correct.astype(np.int8) - theirs[-1])
-        if n < sizes[-1] and beyond.low > 0:
-            multipliers.append((np.inf, sizes[-1] / n, np.inf))
-        elif not rising[0] <= value <= rising[-1]:
-            multipliers.append(None)
-        else:
-            k = max(1, np.searchsorted(rising, value))  # the first size at which theirs is as accurate
-            share = (value - rising[k - 1]) / (rising[k] - rising[k - 1])
-            slope = (rising[k] - rising[k - 1]) / (places[k] - places[k - 1])
-            line = (1 - share) * theirs[k - 1] + share * theirs[k]
-            mean, low, high, _ = crossed_estimate((correct - line) / slope)
-            center = places[k - 1] + share * (places[k] - places[k - 1]) - np.log(n)
-            low, high = np.exp([center + low - mean, center + high - mean])
-            multipliers.append((np.exp(center), low, high if high * n <= sizes[-1] else np.inf))
-    return multipliers
 
 
 def gains(runs, test_labels):
@@ -122,12 +70,12 @@ def gains(runs, test_labels):
 def report(runs, gain, test_labels, protocol):
     """Return the tables and the conclusion, in Markdown. Args: `protocol`, when the trainings stop"""
     models, sizes = models_and_sizes(runs)
-    columns = [map(compare.format_mean, accuracies(runs, model).T) for model in models]
+    columns = [map(compare.format_mean, accuracies_by_size(runs, model).T) for model in models]
     rows = [[f"{n:,}", *means] for n, *means in zip(sizes, *columns, strict=True)]
     header = [f"images, {protocol}", *(f"{MODELS[model].label}, test accuracy in %" for model in models)]
     parts = [compare.markdown_table(header, rows)]
     if ("conv", sizes[0]) in gain:
-        multipliers = dict(zip(sizes, data_multiplier(sizes, *correct(runs, test_labels)), strict=True))
+        multipliers = dict(zip(sizes, estimate_data_ratios(sizes, *correct(runs, test_labels)), strict=True))
         others = [model for model in models if model != "dense"]
         rows = []
         for n in sizes:
@@ -136,7 +84,7 @@ def report(runs, gain, test_labels, protocol):
                 f"{compare.format_signed_ci(gain[model, n])}, p {compare.format_p(p_value)}"
                 for model, p_value in zip(others, adjusted, strict=True)
             ]
-            rows.append([f"{n:,}", *columns, format_multiplier(multipliers[n]) if multipliers[n] else "-"])
+            rows.append([f"{n:,}", *columns, format_multiplier(multipliers[n])])
         header = ["images: points ahead of dense, p (Holm)", *(MODELS[model].label for model in others)]
         parts.append(compare.markdown_table([*header, "data-efficiency ratio of conv"], rows))
         text = conclusion(gain, sizes, multipliers)
@@ -167,8 +115,8 @@ def conclusion(gain, sizes, multipliers):
 
 
 def differs_from_one(multiplier):
-    """Say whether the interval of a ratio excludes 1."""
-    return bool(multiplier) and not multiplier[1] <= 1 <= multiplier[2]
+    """Return whether the interval of a ratio excludes 1."""
+    return not multiplier[1] <= 1 <= multiplier[2]
 
 
 def format_multiplier(multiplier):
@@ -189,14 +137,14 @@ def plot(runs, gain, protocol):
     figure, axes = plt.subplots(1, 2 if gain else 1, figsize=(12, 4.6), layout="constrained", squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
     for model in models:
-        figures.plot_curve(left, sizes, accuracies(runs, model), MODELS[model].label, convolution_gain.STYLES[model])
+        figures.plot_curve(left, sizes, accuracies_by_size(runs, model), MODELS[model].label, figures.STYLES[model])
     left.set_ylabel("test accuracy, %: mean and 95% interval over seeds")
     left.legend(loc="lower right", frameon=False)
     for shift, model in enumerate(dict.fromkeys(model for model, _ in gain)):
         estimates = np.array([gain[model, n] for n in sizes])
         errors = [estimates[:, 0] - estimates[:, 1], estimates[:, 2] - estimates[:, 0]]
         x = np.array(sizes) * 1.06 ** (shift - 1)  # side by side
-        right.errorbar(x, estimates[:, 0], errors, fmt=convolution_gain.STYLES[model], capsize=3, markersize=4)
+        right.errorbar(x, estimates[:, 0], errors, fmt=figures.STYLES[model], capsize=3, markersize=4)
     if gain:
         right.axhline(0, color="0.7", linewidth=1)
         right.set_ylabel("points ahead of dense, with 95% interval")
@@ -209,26 +157,40 @@ def plot(runs, gain, protocol):
 
 def main(argv=None):
     """Run what is missing; print tables and conclusion, draw the figure."""
-    flags = cli.study_parser(__doc__, MODELS, seeds=5)
-    flags.add_argument("--equal-steps", action="store_true", help="equal gradient steps, without a validation set")
-    options = cli.parse(flags, argv)
+    without = ["--epochs", "--train-images"]  # a validation set decides, and every size is tried
+    parser = command_line.study_parser(__doc__, MODELS, seeds=5, without=without)
+    parser.add_argument("--equal-steps", action="store_true", help="equal gradient steps, without a validation set")
+    options = command_line.parse(parser, argv)
     ending = "-equal-steps" if options.equal_steps else ""
     protocol = "equal gradient steps" if options.equal_steps else "20% held out for early stopping"
     path = figures.path_to_save(options, f"sample_efficiency{ending.replace('-', '_')}.png")
-    sizes = [n for n in SIZES if n <= options.recipe.train_images]
     plan = [
         RunKey(f"{model}-{n}{ending}", seed, options.recipe)
-        for seed in cli.seeds(options)
-        for n in sizes
+        for seed in command_line.seeds(options)
+        for n in usable_sizes(options)
         for model in options.variants
     ]
-    runs = cli.study_runs("sample_efficiency", options, plan)
-    test_labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
+    runs = command_line.study_runs(__file__, options, plan)
+    test_labels = next(iter(runs.values())).labels
     gain = gains(runs, test_labels)
+    print(report(runs, gain, test_labels, protocol), flush=True)
     figures.save(plot(runs, gain, protocol), path)
-    print(report(runs, gain, test_labels, protocol))
     figures.show()
 
 
+def usable_sizes(options):
+    """Return the numbers of training images that a data set has, balanced by class; name those that it has not."""
+    if options.from_results:
+        return SIZES
+    labels = load_data(options.dataset)[0].labels
+    largest = 10 * np.bincount(labels, minlength=10).min()
+    sizes = [n for n in SIZES if n <= largest]
+    if left_out := [f"{n:,}" for n in SIZES if n > largest]:
+        logger.info(
+            "left out: %s images; %s has %s balanced ones", ", ".join(left_out), options.dataset.name, f"{largest:,}"
+        )
+    return sizes
+
+
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

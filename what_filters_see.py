@@ -14,80 +14,22 @@ from dataclasses import replace
 import numpy as np
 
 import convolution_gain
-from lab import cli, compare, figures
-from lab.data import CLASS_NAMES, load_test_data, scale
+from lab.analysis import compare, figures
+from lab.changes.what_filters_see import collect_filters, feature_maps
+from lab.guard.errors import run_main
+from lab.guard.photographs import read_photograph
+from lab.study import command_line, flags
+from lab.training.data import class_names, load_test_data
 
 GARMENTS = (0, 1, 2)  # test images: an ankle boot, a pullover, trousers
 MAPS = 6  # filters whose feature maps are drawn
-BATCH = 500
 COST = 0.1  # points
-
-
-def contributions(weights, images):
-    """Yield what each filter adds to the inputs of the 128 hidden units, float32 (32, batch, 128), batch by batch."""
-    kernel, bias, hidden = weights[:3]
-    hidden = hidden.reshape(26 * 26, 32, 128).transpose(1, 0, 2)
-    for start in range(0, len(images), BATCH):
-        maps = feature_maps(kernel, bias, images[start : start + BATCH])
-        yield maps.reshape(len(maps), 26 * 26, 32).transpose(2, 0, 1) @ hidden
-
-
-def feature_maps(kernel, bias, images):
-    """Return what a convolution with ReLU makes of images, uint8 (n, 28, 28): float32 (n, 26, 26, 32)."""
-    patches = np.lib.stride_tricks.sliding_window_view(scale(images), (3, 3), axis=(1, 2))
-    return np.maximum(patches.reshape(*patches.shape[:3], 9) @ kernel.reshape(9, 32) + bias, 0)
-
-
-def count_correct(weights, split, combine):
-    """Return how often a model is correct if only some filters add to its hidden units, integers (combinations,).
-
-    Args: the model's weights; Split; function of contributions (32, batch, 128) to sums (combinations, batch, 128)
-    """
-    _, _, _, hidden_bias, output, output_bias = weights
-    correct, start = 0, 0
-    for each in contributions(weights, split.images):
-        labels = split.labels[start : start + BATCH]
-        logits = np.maximum(combine(each) + hidden_bias, 0) @ output + output_bias
-        correct, start = correct + (logits.argmax(axis=-1) == labels).sum(axis=1), start + BATCH
-    return correct
-
-
-def collect_filters(model, test_split, prepare):
-    """Return the convolution of a trained conv model and what its filters do; a dict of arrays.
-
-    `kernel` float32 (3, 3, 32) and `bias` (32,); `active`, the fraction of positive values in 500 images, float (32,);
-    `order`, the filters from the most important one on, uint8 (32,), by the accuracy without each on every other test
-    image. On these images and on the n others, how many predictions are correct: `without` each filter, int (2, 32),
-    and with the 0, 1, ... 32 top-ranked ones, `best`, int (2, 33). `n`, int.
-    """
-    weights = [each.numpy() for each in model.trainable_variables]
-    test_split = test_split._replace(images=prepare(test_split.images))
-    halves = [test_split.at(slice(start, None, 2)) for start in (0, 1)]
-
-    def leave_one_out(each):
-        return each.sum(axis=0) - each
-
-    without = np.stack([count_correct(weights, half, leave_one_out) for half in halves])
-    order = without[0].argsort(kind="stable")
-
-    def keep_best(each):
-        return np.concatenate([np.zeros_like(each[:1]), each[order].cumsum(axis=0)])
-
-    return {
-        "kernel": weights[0].reshape(3, 3, 32),
-        "bias": weights[1],
-        "active": (feature_maps(*weights[:2], halves[1].images[:BATCH]) > 0).mean(axis=(0, 1, 2)),
-        "order": np.uint8(order),
-        "without": without,
-        "best": np.stack([count_correct(weights, half, keep_best) for half in halves]),
-        "n": np.array(len(halves[1].labels)),
-    }
 
 
 VARIANTS = {"conv": replace(convolution_gain.VARIANTS["conv"], collect=collect_filters)}
 
 
-def accuracies(runs, name, half=1):
+def ablation_accuracies(runs, name, half=1):
     """Return accuracies in percent by seed, on the half that did not decide the order: float (seeds, combinations).
 
     Args: name: "best", with the 0 to 32 top-ranked filters, or "without" each filter, the most important first
@@ -102,8 +44,8 @@ def count_removable(runs):
     """Return for each seed how many of the last filters can be removed with a loss below COST points on the half that
     ranks them, and the loss on the other half, in points.
     """
-    kept = [int(np.argmax(values > values[-1] - COST)) for values in accuracies(runs, "best", half=0)]
-    costs = [values[-1] - values[k] for values, k in zip(accuracies(runs, "best"), kept, strict=True)]
+    kept = [int(np.argmax(values > values[-1] - COST)) for values in ablation_accuracies(runs, "best", half=0)]
+    costs = [values[-1] - values[k] for values, k in zip(ablation_accuracies(runs, "best"), kept, strict=True)]
     return [32 - k for k in kept], costs
 
 
@@ -113,13 +55,15 @@ def report(runs):
     norms = np.linalg.norm(arrays["kernel"].reshape(9, 32), axis=0)
     rows = [
         [str(filter), f"{norms[filter]:.2f}", f"{100 * arrays['active'][filter]:.1f}", f"{accuracy:.2f}"]
-        for filter, accuracy in zip(arrays["order"], accuracies(runs, "without")[0], strict=True)
+        for filter, accuracy in zip(arrays["order"], ablation_accuracies(runs, "without")[0], strict=True)
     ]
     header = ["filter, the most important first", "norm of its kernel", "active, %", "test accuracy without it, %"]
-    best = accuracies(runs, "best")
-    costs = best[:, -1:] - accuracies(runs, "without")
+    best = ablation_accuracies(runs, "best")
+    costs = best[:, -1:] - ablation_accuracies(runs, "without")
     values = costs[:, 0], costs[:, 15:17].mean(axis=1), best[:, -1], best[:, 8], *count_removable(runs)
-    first, median, full, eight, spare, cost = (compare.format_mean(list(each)) for each in values)
+    any_loss, limits = (-np.inf, np.inf), (0, 100)
+    limits = any_loss, any_loss, limits, limits, (0, 32), any_loss
+    first, median, full, eight, spare, cost = map(compare.format_mean, map(list, values), limits)
     sentence = (
         f"Without its most important filter, conv loses {first} points of test accuracy, without one of median "
         f"importance {median}. All 32 reach {full}%, the eight top-ranked ones alone {eight}%. {spare} filters can be "
@@ -161,31 +105,32 @@ def plot_importance(runs):
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     places = np.arange(1, 33)
-    figures.plot_curve(left, places, accuracies(runs, "without"), "this filter ablated", "ko-")
-    left.axhline(accuracies(runs, "best")[:, -1].mean(), color="0.5", linestyle="--", label="with all")
+    figures.plot_curve(left, places, ablation_accuracies(runs, "without"), "this filter ablated", "ko-")
+    left.axhline(ablation_accuracies(runs, "best")[:, -1].mean(), color="0.5", linestyle="--", label="with all")
     left.set(xlabel="filter, the most important first", ylabel="test accuracy, %: mean and 95% interval")
     left.legend(frameon=False)
-    figures.plot_curve(right, places, accuracies(runs, "best")[:, 1:], "top-ranked filters only", "ko-")
+    figures.plot_curve(right, places, ablation_accuracies(runs, "best")[:, 1:], "top-ranked filters only", "ko-")
     right.set(xlabel="number of filters kept, the most important first", ylabel="test accuracy, %")
     return figure
 
 
 def main(argv=None):
     """Run what is missing; print table and conclusion, draw the figures."""
-    flags = cli.study_parser(__doc__, VARIANTS, seeds=5)
-    flags.add_argument("--image", type=cli.nonempty_path, nargs="+", metavar="FILE", help="your photographs")
-    options = cli.parse(flags, argv)
-    photographs = [cli.read_photograph(path)[1] for path in options.image or []]
+    parser = command_line.study_parser(__doc__, VARIANTS, seeds=5)
+    parser.add_argument("--image", type=flags.nonempty_path, nargs="+", metavar="FILE", help="your photographs")
+    options = command_line.parse(parser, argv)
+    photographs = [read_photograph(path)[1] for path in options.image or []]
     path = figures.path_to_save(options, "what_filters_see.png")
-    runs = list(cli.study_runs("what_filters_see", options).values())
-    images, labels = load_test_data(options.data_dir).at(list(GARMENTS))
-    titles = [each.name for each in options.image or []] or [CLASS_NAMES[label] for label in labels]
+    runs = list(command_line.study_runs(__file__, options).values())
+    print(report(runs), flush=True)
+    images, labels = load_test_data(options.dataset).at(list(GARMENTS))
+    names = class_names(options.dataset)
+    titles = [each.name for each in options.image or []] or [names[label] for label in labels]
     images = np.stack(photographs) if photographs else images
     figures.save(plot_filters(runs[0], images, titles), path)
     figures.save(plot_importance(runs), path and path.with_stem(f"{path.stem}_importance"))
-    print(report(runs))
     figures.show()
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

@@ -51,7 +51,7 @@ def load_bytes(images):
     """Load Fashion-MNIST as it is stored, uint8, with a number of training images."""
     if str(ROOT) not in sys.path:  # a script finds what lies beside it, but not the repository's packages
         sys.path.insert(0, str(ROOT))
-    from lab.data import load_data
+    from lab.training.data import load_data
 
     (train_images, train_labels), (test_images, test_labels) = load_data()
     if images > len(train_images):
@@ -63,7 +63,7 @@ def load_bytes(images):
 def load_arrays(images):
     """Load Fashion-MNIST with its pixels scaled to [0, 1] and a number of training images."""
     arrays = load_bytes(images)
-    from lab.data import scale
+    from lab.training.data import scale
 
     return arrays._replace(train_images=scale(arrays.train_images), test_images=scale(arrays.test_images))
 

@@ -15,8 +15,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import convolution_gain  # noqa: E402
-from lab.data import load_data  # noqa: E402
-from lab.recipe import Recipe, compile_model, evaluate, fit, initialize_model  # noqa: E402
+from lab.training.data import load_data  # noqa: E402
+from lab.training.recipe import Recipe, compile_model, evaluate, fit, initialize_model  # noqa: E402
 
 SEEDS, EPOCHS = range(10, 15), 120
 THREADS = {"conv": 2, "dense": 1}  # those that results/match_dense.md was made with

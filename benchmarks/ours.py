@@ -14,8 +14,8 @@ sys.path.insert(0, str(contestant.ROOT))
 import deep_learning  # noqa: E402
 import deep_learning_conv  # noqa: E402
 from lab import recipe  # noqa: E402
-from lab.data import Split  # noqa: E402
-from lab.plumbing.errors import run_main  # noqa: E402
+from lab.training.data import Split  # noqa: E402
+from lab.guard.errors import run_main  # noqa: E402
 
 
 def main(argv=None):

@@ -10,9 +10,9 @@ import numpy as np
 
 import convolution_gain
 from lab import cli, compare
-from lab.data import load_test_data
-from lab.statistics import crossed_estimate
-from lab.study import RunKey
+from lab.training.data import load_test_data
+from lab.analysis.statistics import crossed_estimate
+from lab.study.runs import RunKey
 
 VARIANTS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv")}
 

@@ -15,9 +15,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lab.compare import markdown_table  # noqa: E402
-from lab.plumbing.files import atomic_write  # noqa: E402
-from lab.plumbing.startup import start_tensorflow  # noqa: E402
+from lab.analysis.compare import markdown_table  # noqa: E402
+from lab.guard.files import atomic_write  # noqa: E402
+from lab.training.startup import start_tensorflow  # noqa: E402
 
 ROUNDS, REPEATS = 100, 9
 TINY = 1e-9  # makes a piece depend on the round before, so that XLA cannot take it out of the loop

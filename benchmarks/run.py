@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lab.compare import markdown_table  # noqa: E402
-from lab.plumbing.files import atomic_write  # noqa: E402
+from lab.analysis.compare import markdown_table  # noqa: E402
+from lab.guard.files import atomic_write  # noqa: E402
 
 HERE = ROOT / "benchmarks"
 OURS = "ours"

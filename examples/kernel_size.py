@@ -2,14 +2,21 @@
 
 20 runs: half an hour on two cores.
 
-python -m examples.kernel_size
-python -m examples.kernel_size --smoke --seeds 2
+python examples/kernel_size.py
+python examples/kernel_size.py --smoke --seeds 2
 """
+
+import sys
+from pathlib import Path
 
 import numpy as np
 
-from lab import cli, compare, figures
-from lab.study import Variant
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where lab/ is
+
+from lab.analysis import compare, figures
+from lab.guard.errors import run_main
+from lab.study import command_line
+from lab.study.runs import Variant
 
 
 def conv_model(kernel_size):
@@ -43,19 +50,19 @@ def main(argv=None):
     """Run what is missing; print the table, draw the figure."""
     import matplotlib.pyplot as plt
 
-    options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=4), argv)
+    options = command_line.parse(command_line.study_parser(__doc__, VARIANTS, seeds=4), argv)
     path = figures.path_to_save(options, "kernel_size.png")
-    runs = cli.study_runs("examples.kernel_size", options)
+    runs = command_line.study_runs(__file__, options)
     accuracies = {name: compare.accuracies(runs, name, "test") for name in compare.variant_names(runs)}
     rows = [[VARIANTS[name].label, compare.format_mean(values)] for name, values in accuracies.items()]
+    print(compare.markdown_table(["kernel", "test accuracy, %"], rows), flush=True)
     figure, ax = plt.subplots(layout="constrained")
     sizes = [VARIANTS[name].settings["kernel size"] for name in accuracies]
     figures.plot_curve(ax, sizes, np.transpose(list(accuracies.values())), "conv")
     ax.set(xlabel="kernel size, pixels", ylabel="test accuracy, %: mean and 95% interval over seeds")
     figures.save(figure, path)
-    print(compare.markdown_table(["kernel", "test accuracy, %"], rows))
     figures.show()
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

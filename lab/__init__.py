@@ -1,1 +1,6 @@
-"""What the experiments share. `lab.plumbing` holds what a reader of the science may skip."""
+"""What the experiments share, a room each.
+
+training: what decides the numbers of every run; changes: what one experiment does to images, selects or measures;
+analysis: reads records, never trains; study: plans, runs, records, processes, the command line; guard: what a reader of
+the science may skip.
+"""

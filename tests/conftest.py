@@ -102,7 +102,7 @@ def run_measured(statements):
 @pytest.fixture(scope="session")
 def splits():
     """Return the real training and test splits; without them the tests fail, they do not skip."""
-    from lab.data import load_data
+    from lab.training.data import load_data
 
     return load_data()
 
@@ -160,7 +160,7 @@ class _FaultTable:
             row[("passed", "failed", "skipped").index(report.outcome)] += cases
 
     def pytest_sessionfinish(self, session):
-        from lab.plumbing.provenance import environment
+        from lab.study.provenance import environment
 
         failed = sum(row[1] > 0 for row in self.rows.values())
         minutes, here = (time.monotonic() - self.started) / 60, environment()

@@ -1,7 +1,7 @@
-"""Made-up archives of Fashion-MNIST, and a real HTTPS server on this machine that serves them, well or badly.
+"""Made-up data sets, and a real HTTPS server on this machine that serves them, well or badly.
 
 The fixtures are made for `from mirror import make_archives, ...`. The answers of a mirror are functions of its
-connection and of the archive that was requested.
+connection and of the file that was requested.
 """
 
 import contextlib
@@ -20,18 +20,19 @@ import pytest
 import trustme
 from conftest import start
 
-from lab import data
-from lab.plumbing import sources
-from lab.plumbing.sources import DataError
+from lab.guard import sources
+from lab.guard.data_files import DataError
+from lab.training import data
 
-SILENCE, WHOLE = 0.15, 0.4  # seconds that a download waits for a byte or for an archive, in the tests of these limits
+NAMES = [name for files in data.FILES.values() for name in files]
+SILENCE, WHOLE = 0.15, 0.4  # seconds that a download waits for a byte or for a file, in the tests of these limits
 HTML = b"<!DOCTYPE html><html><title>Log in to the network</title></html>"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 NO_LENGTH = b"HTTP/1.0 200 OK\r\n\r\n"
 CONNECTED = b"HTTP/1.0 200 Connection established\r\n\r\n"
 
 
-# archives
+# data sets
 
 
 def format_idx(array):
@@ -40,45 +41,45 @@ def format_idx(array):
     return header + array.astype(np.uint8).tobytes()
 
 
-def write_split(folder, images, labels, split="test"):
-    """Write made-up archives of a split; return a table like `lab.data.FILES` that describes them."""
+def make_arrays(train=300, test=200, seed=0):
+    """Return images and labels of a training and of a test set, in the order of the files: four uint8 arrays."""
+    rng = np.random.default_rng(seed)
+    sizes = (train, test)
+    return [array for n in sizes for array in (rng.integers(0, 256, (n, 28, 28), np.uint8), np.arange(n) % 10)]
+
+
+def write_data_set(folder, arrays, suffix=".gz", compress=gzip.compress):
+    """Write arrays as the four files of a data set; return their SHA-256 by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for (name, _, _), content in zip(data.FILES[split], (format_idx(images), format_idx(labels)), strict=True):
-        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-        rows.append((name, len(content), hashlib.sha256(content).hexdigest()))
-    return {split: tuple(rows)}
+    contents = dict(zip(NAMES, map(format_idx, arrays), strict=True))
+    for name, content in contents.items():
+        (folder / f"{name}{suffix}").write_bytes(compress(content))
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
 
 
-def archive_names():
-    """Return the file name of every archive, in order."""
-    return [f"{name}.gz" for files in data.FILES.values() for name, _, _ in files]
-
-
-@pytest.fixture(name="archive")
-def make_archive(tmp_path):
-    """Write one archive of seven random images; return its path, size and SHA-256, and its content."""
-    images = np.random.default_rng(0).integers(0, 256, (7, 28, 28), np.uint8)
-    files = write_split(tmp_path, images, np.zeros(7))
-    name, size, sha256 = files["test"][0]
-    return (tmp_path / f"{name}.gz", size, sha256), format_idx(images)
+def write_npz(path, arrays):
+    """Write arrays as Keras' mnist.npz has them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = ("x_train", "y_train", "x_test", "y_test")
+    np.savez_compressed(path, **{name: array.astype(np.uint8) for name, array in zip(names, arrays, strict=True)})
 
 
 @pytest.fixture(name="archives")
 def make_archives(monkeypatch, tmp_path):
-    """Write 300 training and 200 test images to a folder that no source knows, all sources being empty; return it."""
-    folder, files = tmp_path / "archives", {}
-    for split, n in (("train", 300), ("test", 200)):
-        files |= write_split(folder, np.full((n, 28, 28), n), np.arange(n) % 10, split)
-    monkeypatch.setattr(data, "FILES", files)
+    """Write made-up Fashion-MNIST, and MNIST as mnist.npz, to a folder no source knows, all being empty; return it."""
+    folder = tmp_path / "archives"
+    digests = {"fashion-mnist": write_data_set(folder, make_arrays())}
+    digests["mnist"] = write_data_set(tmp_path / "mnist files", make_arrays(seed=1))
+    write_npz(folder / "mnist.npz", make_arrays(seed=1))
+    monkeypatch.setattr(data, "DIGESTS", digests)
     monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "nowhere")
     monkeypatch.setattr(sources, "DOWNLOAD_URL", "https://127.0.0.1:9/")
-    monkeypatch.setattr(sources, "_announced", set())
     monkeypatch.setattr(sources.shutil, "which", lambda name: None)
+    sources.note.cache_clear()
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    for name in ("FASHION_MNIST_DIR", *(f"{kind}_proxy" for kind in ("http", "https", "all", "no"))):
+    for name in ("FASHION_MNIST_DIR", "MNIST_DIR", *(f"{kind}_proxy" for kind in ("http", "https", "all", "no"))):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     return folder
@@ -89,25 +90,29 @@ class Client:
 
     def __init__(self, archives, folder, caplog):
         self.archives, self.folder, self.caplog = archives, folder, caplog
+        self.cache = folder / "home" / "datasets"
 
-    def load(self, data_dir=None):
+    def load(self, name="fashion-mnist", folder=None):
         """Load the data; return the source that the log names."""
-        sources._announced.clear()
+        sources.note.cache_clear()
         logged = len(self.caplog.messages)
         with self.caplog.at_level(logging.INFO, sources.logger.name):
-            train, test = data.load_data(data_dir)
+            train, test = data.load_data(data.DataSet(name, folder))
         assert (len(train.images), len(train.labels), len(test.images), len(test.labels)) == (300, 300, 200, 200)
         (line,) = (line for line in self.caplog.messages[logged:] if line.startswith("data: "))
         return line.removeprefix("data: ")
 
     def assert_loads_from(self, source):
-        """Load from this source; check that this is soon done, and that the cache has all archives and nothing else."""
+        """Load from this source; check that this is soon done, and that the cache has all files and nothing else."""
         started = time.monotonic()
         assert self.load() == source
         assert time.monotonic() - started < 5
+        self.assert_cache_is_whole()
+
+    def assert_cache_is_whole(self):
+        """Check that Keras' cache has the four files of Fashion-MNIST, and that there is no other trace."""
         assert not self.temporary_files()
-        kept = sources.keras_cache().iterdir()
-        assert sorted(path.name for path in kept) == sorted(archive_names())
+        assert sorted(path.name for path in self.folder.glob("home/**/*.*")) == sorted(f"{name}.gz" for name in NAMES)
 
     def assert_fails_cleanly(self, reason):
         """Load; check that it fails soon, with one line that gives the reason, and leaves no file; return the line."""
@@ -133,20 +138,21 @@ class Client:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sources, "SILENCE_SECONDS", SILENCE)
             patch.setattr(sources, "DOWNLOAD_SECONDS", WHOLE)
-            patch.setattr(sources, "_unpack_package", lambda folder, archives: self.archives)
+            patch.setattr(sources, "_unpack_package", lambda folder, names: self.archives)
             self.assert_loads_from(f"package {sources.DEBIAN_PACKAGE}")
 
     def temporary_files(self):
         """Return what is in the folder for temporary files."""
         return list((self.folder / "scratch").iterdir())
 
-    def start_program(self):
+    def start_program(self, first=""):
         """Start another process that loads the made-up data as the scripts do and prints how many labels it has."""
         program = (
+            f"{first}\n"
             "from pathlib import Path\n"
-            "from lab import data\n"
-            "from lab.plumbing import errors, sources\n"
-            f"data.FILES, sources.DOWNLOAD_URL = {data.FILES!r}, {sources.DOWNLOAD_URL!r}\n"
+            "from lab.guard import errors, sources\n"
+            "from lab.training import data\n"
+            f"data.DIGESTS, sources.DOWNLOAD_URL = {data.DIGESTS!r}, {sources.DOWNLOAD_URL!r}\n"
             f"sources.SYSTEM_FOLDER, sources.SILENCE_SECONDS = Path({str(sources.SYSTEM_FOLDER)!r}), 30\n"
             "sources.shutil.which = lambda name: None\n"
             "errors.run_main(lambda: print(len(data.load_data()[0].labels)))"
@@ -156,7 +162,7 @@ class Client:
 
 @pytest.fixture(name="client")
 def make_client(archives, tmp_path, caplog):
-    """Return a client of the made-up archives."""
+    """Return a client of the made-up data."""
     return Client(archives, tmp_path, caplog)
 
 
@@ -190,16 +196,16 @@ class Server:
 
 
 class Mirror(Server):
-    """An HTTPS server of a folder; requests for archives whose names begin with `bad` are answered by `answer`."""
+    """An HTTPS server of a folder; requests for files whose names begin with `bad` are answered by `answer`."""
 
     def __init__(self, folder, context):
         super().__init__(self._serve_request, context)
-        self.folder, self.answer, self.bad = folder, send_archive, ""
+        self.folder, self.answer, self.bad = folder, send_file, ""
 
     def _serve_request(self, wire):
         address = read_head(wire).split()[1].decode()
         name = address.rpartition("/")[2]
-        answer = self.answer if name.startswith(self.bad) and "/moved/" not in address else send_archive
+        answer = self.answer if name.startswith(self.bad) and "/moved/" not in address else send_file
         answer(wire, (self.folder / name).read_bytes())
 
 
@@ -261,58 +267,48 @@ def format_response(body, *headers, status=b"200 OK", length=None):
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def format_headers(archive):
-    """Return a response without its body."""
-    return format_response(b"", length=len(archive))
-
-
-def format_half(archive):
+def format_half(content):
     """Return a response with the first half of its body."""
-    return format_response(archive)[: -len(archive) // 2]
+    return format_response(content)[: -len(content) // 2]
 
 
-def format_chunk(archive):
-    """Return a chunked response without its end."""
-    return CHUNKED + b"%x\r\n" % len(archive) + archive + b"\r\n"
-
-
-def format_chunked(archive):
+def format_chunked(content):
     """Return a whole chunked response."""
-    return format_chunk(archive) + b"0\r\n\r\n"
+    return CHUNKED + b"%x\r\n" % len(content) + content + b"\r\n0\r\n\r\n"
 
 
-def format_without_length(archive):
+def format_without_length(content):
     """Return a response that ends where the connection ends."""
-    return NO_LENGTH + archive
+    return NO_LENGTH + content
 
 
 # how a mirror answers
 
 
-def send_archive(wire, archive):
+def send_file(wire, content):
     """Answer well."""
-    wire.sendall(format_response(archive))
+    wire.sendall(format_response(content))
 
 
-def stall(wire, archive):
+def stall(wire, content):
     """Send nothing until the client closes the connection."""
     while wire.recv(1 << 16):
         pass
 
 
-def reset(wire, archive):
+def reset(wire, content):
     """Reset the connection."""
     time.sleep(0.05)  # the client never sees what it has not read before the reset
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     wire.close()
 
 
-def send(content, then=lambda wire, archive: None):
-    """Return an answer that sends bytes, or what a function makes of the archive, and then answers with `then`."""
+def send(response, then=lambda wire, content: None):
+    """Return an answer that sends bytes, or what a function makes of the file, and then answers with `then`."""
 
-    def answer(wire, archive):
-        wire.sendall(content(archive) if callable(content) else content)
-        then(wire, archive)
+    def answer(wire, content):
+        wire.sendall(response(content) if callable(response) else response)
+        then(wire, content)
 
     return answer
 
@@ -323,7 +319,7 @@ def send_endlessly(piece, pause=0.02):
     It ends after 10 s or 100 MB, so that a test of a client that does not close the connection fails instead of hangs.
     """
 
-    def answer(wire, archive):
+    def answer(wire, content):
         deadline, pieces = time.monotonic() + 10, 100_000_000 // len(piece)
         while pieces and time.monotonic() < deadline:
             wire.sendall(piece)
@@ -341,24 +337,8 @@ def send_status(line, *headers):
 def redirect(address, code=b"302 Found"):
     """Return an answer that redirects; PORT in the address is replaced by the mirror's own."""
 
-    def answer(wire, archive):
+    def answer(wire, content):
         location = address.replace(b"PORT", b"%d" % wire.getsockname()[1])
         wire.sendall(format_response(HTML, b"Location: " + location, status=code))
 
     return answer
-
-
-def tunnel(wire, archive):
-    """Serve as a proxy that works."""
-    host, _, port = read_head(wire).split()[1].partition(b":")
-    with socket.create_connection((host, int(port))) as server:
-        wire.sendall(CONNECTED)
-        threading.Thread(target=_forward, args=(server, wire), daemon=True).start()
-        _forward(wire, server)
-
-
-def _forward(source, target):
-    with contextlib.suppress(OSError):
-        while piece := source.recv(1 << 16):
-            target.sendall(piece)
-        target.shutdown(socket.SHUT_WR)

@@ -14,9 +14,9 @@ import zlib
 import pytest
 
 import deep_learning
-from lab.plumbing.errors import LabError
-from lab.plumbing.startup import start_tensorflow
-from lab.plumbing.untrusted_models import load_compatible_model, load_model
+from lab.guard.errors import LabError
+from lab.training.startup import start_tensorflow
+from lab.guard.models import load_compatible_model, load_model
 
 COMPATIBLE_MODELS = {  # name: (largest pixel value, whether it gives logits)
     "probabilities": (1, False),

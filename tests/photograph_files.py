@@ -7,13 +7,13 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from lab.plumbing.errors import LabError
-from lab.plumbing.photographs import read_photograph
+from lab.guard.errors import LabError
+from lab.guard.photographs import read_photograph
 
 # program that prints what becomes of a photograph, for run_measured
 READ_PHOTOGRAPH = """
-from lab.plumbing.errors import LabError
-from lab.plumbing.photographs import read_photograph
+from lab.guard.errors import LabError
+from lab.guard.photographs import read_photograph
 try:
     photograph, pixels = read_photograph({path!r})
     print(max(photograph.size), pixels[:, :7].max(), pixels[:, 8:20].min())

@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 from lab import cli, figures
-from lab.plumbing.errors import LabError
-from lab.plumbing.results import Training
+from lab.guard.errors import LabError
+from lab.study.records import Training
 
 SCRIPTS = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)

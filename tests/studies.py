@@ -1,7 +1,7 @@
 """What the tests of studies share."""
 
-from lab.recipe import SMOKE
-from lab.study import RunKey
+from lab.training.recipe import SMOKE
+from lab.study.runs import RunKey
 
 DENSE_AND_CONV = ("convolution_gain.py", "--smoke", "--seeds", 2, "--variants", "dense", "conv", "--jobs", 2)
 PLAN = [RunKey(variant, seed, SMOKE) for seed in (0, 1) for variant in ("dense", "conv")]

@@ -1,11 +1,21 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, log_loss, recall_score
 
-from lab import compare
-from lab.plumbing.results import Run
-from lab.recipe import SMOKE
-from lab.study import RunKey
+from lab.analysis import compare
+
+
+class RunKey(NamedTuple):
+    variant: str
+    seed: int
+
+
+class Run(NamedTuple):
+    record: dict
+    arrays: dict
+
 
 LABELS = np.arange(200) % 10
 
@@ -15,9 +25,9 @@ def run(seed, errors):
     predicted = LABELS.copy()
     predicted[errors] = (predicted[errors] + 1) % 10
     correct = predicted == LABELS
-    accuracy = {"accuracy": float(correct.mean()), "n": 200}
+    accuracy = float(correct.mean())
     return Run(
-        {"seed": seed, "test": accuracy, "train": accuracy},
+        {"seed": seed, "test_accuracy": accuracy, "train_accuracy": accuracy},
         {
             "predicted": predicted,
             "log_probability": np.log(np.where(correct, 0.7, 0.1)),
@@ -32,8 +42,8 @@ def runs():
     made = {}
     for seed in range(3):
         good = np.arange(10 + 2 * seed)
-        made[RunKey("good", seed, SMOKE)] = run(seed, good)
-        made[RunKey("bad", seed, SMOKE)] = run(seed, np.concatenate([good, np.arange(100, 120)]))
+        made[RunKey("good", seed)] = run(seed, good)
+        made[RunKey("bad", seed)] = run(seed, np.concatenate([good, np.arange(100, 120)]))
     return made
 
 
@@ -45,15 +55,16 @@ def test_comparisons_are_in_points_and_paired(runs):
     assert list(found) == ["gain", "half"]
     for on_test, half in zip(found["gain"], found["half"], strict=True):
         assert on_test.mean == pytest.approx(10)
-        assert half[:3] == pytest.approx(np.divide(on_test[:3], 2))
+        assert half[:3] == pytest.approx(np.divide(on_test[:3], 2), nan_ok=True)
     on_test, on_train = found["gain"]
     assert 0 < on_test.low < 10 < on_test.high < 20
-    assert on_train.low == pytest.approx(on_train.high)  # the same in each seed, and no sample of images
+    assert on_train.mean == pytest.approx(10)
+    assert np.isnan(on_train[1:]).all()  # the same in each seed, and no sample of images
 
 
 def test_four_variants_with_weights_of_one(runs):
     """As an interaction: an image counts up to 2."""
-    four = {RunKey(f"{key.variant}-{n}", key.seed, SMOKE): run for key, run in runs.items() for n in (1, 2)}
+    four = {RunKey(f"{key.variant}-{n}", key.seed): run for key, run in runs.items() for n in (1, 2)}
     weights = {"good-1": 1, "bad-1": -1, "good-2": 1, "bad-2": -1}
     on_test, _ = compare.estimates(four, {"twice": weights}, LABELS)["twice"]
     once, _ = compare.estimates(runs, COMPARISONS, LABELS)["gain"]
@@ -69,7 +80,7 @@ def test_one_seed_has_an_interval_over_images_and_none_for_training(runs):
 
 
 def test_a_variant_with_fewer_seeds_is_compared_on_the_first(runs):
-    fewer = {key: run for key, run in runs.items() if key != RunKey("bad", 2, SMOKE)}
+    fewer = {key: run for key, run in runs.items() if key != RunKey("bad", 2)}
     first = {key: run for key, run in runs.items() if key.seed < 2}
     assert compare.estimates(fewer, COMPARISONS, LABELS) == compare.estimates(first, COMPARISONS, LABELS)
 
@@ -92,6 +103,14 @@ def test_the_table_of_a_family_has_its_adjusted_p_values(runs):
     assert gain[2].strip() == compare.format_signed_ci(found["gain"][0])
     expected = compare.format_p(min(1, 2 * found["gain"][0].p_value))
     assert gain[3].strip() == half[3].strip() == expected
+    assert gain[4].strip() == "+10.00"
+
+
+def test_nothing_is_said_of_a_class_without_test_images(runs):
+    labels = np.where(LABELS == 3, 4, LABELS)
+    found = compare.by_class(runs, ("good", "bad"), labels)
+    assert [compare.format_signed_ci(each) for each in found[3]] == ["-", "-"]
+    assert "[" in compare.format_signed_ci(found[4][1])
 
 
 def test_calibration_of_known_probabilities(runs):
@@ -108,13 +127,35 @@ def test_a_table_is_aligned_markdown():
     assert lines == ["| name   |    x |", "| ------ | ---: |", "| a      | 1.25 |", "| longer |   -1 |"]
 
 
-def test_numbers_as_text():
-    assert compare.format_mean([87.25]) == "87.25"
-    assert compare.format_mean([1.0, 2.0, 3.0]) == "2.00 ± 1.00 [-0.48, 4.48]"
-    assert compare.format_signed_ci((2.4, -0.1, 4.9)) == "+2.40 [-0.10, +4.90]"
+@pytest.mark.parametrize(
+    ("values", "limits", "text"),
+    [
+        ([87.25], (0, 100), "87.25"),
+        ([87.25, 87.25], (0, 100), "87.25 ± 0.00"),
+        ([1, 2, 3], (-9, 9), "2.00 ± 1.00 [-0.48, 4.48]"),
+        ([1, 2, 3], (0, 100), "2.00 ± 1.00 [0.00, 4.48]"),
+        ([98, 100], (0, 100), "99.00 ± 1.41 [86.29, 100.00]"),
+        ([1, 1, 1, 9], (-9, 99), "3.00 ± 4.00 [-3.36, 9.36]"),
+        ([1, 1, 1, 1, 9], (-9, 99), "2.60 ± 3.58 [-1.84, 7.04]"),
+    ],
+)
+def test_means_as_text(values, limits, text):
+    assert compare.format_mean(values, limits) == text
 
 
-def test_a_difference_as_text():
-    assert compare.format_signed_ci((-1.5, -2, 0.25)) == "-1.50 [-2.00, +0.25]"
-    assert compare.format_ci((1.5, -0.25, 2)) == "1.50 [-0.25, 2.00]"
-    assert compare.format_ci((-1.5, -2, 0.25)) == "1.50 [-0.25, 2.00]"
+@pytest.mark.parametrize(
+    ("interval", "signed", "unsigned"),
+    [
+        ((2.4, -0.1, 4.9), "+2.40 [-0.10, +4.90]", "2.40 [-0.10, 4.90]"),
+        ((-1.5, -2, 0.25), "-1.50 [-2.00, +0.25]", "1.50 [-0.25, 2.00]"),
+        ((-1.5, np.nan, np.nan), "-1.50", "1.50"),
+        ((np.nan, np.nan, np.nan), "-", "-"),
+    ],
+)
+def test_differences_as_text(interval, signed, unsigned):
+    assert compare.format_signed_ci(interval) == signed
+    assert compare.format_ci(interval) == unsigned
+
+
+def test_p_values_as_text():
+    assert [compare.format_p(p_value) for p_value in (0, 0.0499, 1, np.nan)] == ["< 0.001", "0.050", "1.000", "-"]

@@ -1,88 +1,84 @@
-"""Loading and downloading Fashion-MNIST: what works, and one example of each kind of fault.
+"""Loading data sets: Fashion-MNIST, MNIST and folders; where they are found, and what is refused.
 
-tests/faults has the other cases of each kind.
+tests/faults has the faults of servers and of files.
 """
 
 import gzip
 import logging
+import lzma
 import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import trustme
 from conftest import ROOT, run_measured
 from mirror import (  # noqa: F401 - fixtures
-    HTML,
-    NO_LENGTH,
-    archive_names,
-    format_chunked,
-    format_half,
-    format_headers,
-    format_response,
-    format_without_length,
-    make_archive,
+    NAMES,
+    format_idx,
     make_archives,
+    make_arrays,
     make_authority,
     make_client,
-    make_context,
-    make_start_proxy,
-    redirect,
-    send,
-    send_endlessly,
-    send_status,
-    stall,
     start_mirror,
-    tunnel,
-    write_split,
+    write_data_set,
+    write_npz,
 )
+from PIL import Image
 
-from lab import data
-from lab.plumbing import sources
-from lab.plumbing.sources import CorruptArchive, DataError, read_archive
+from lab.guard import sources
+from lab.guard.data_files import DataError
+from lab.guard.errors import LabError
+from lab.training import data
+from lab.training.data import DataSet, class_names, data_digest, find_data_set, load_data, load_test_data
 
 
-def test_load_data_returns_what_keras_returns(splits):
+def test_fashion_mnist_is_what_keras_returns(splits):
     (train_images, train_labels), (test_images, test_labels) = splits
     assert train_images.shape == (60_000, 28, 28)
-    assert train_labels.shape == (60_000,)
     assert test_images.shape == (10_000, 28, 28)
-    assert test_labels.shape == (10_000,)
     assert {array.dtype for split in splits for array in split} == {np.dtype(np.uint8)}
     np.testing.assert_array_equal(np.bincount(train_labels), [6_000] * 10)
     np.testing.assert_array_equal(np.bincount(test_labels), [1_000] * 10)
 
 
-def test_arrays_are_read_as_they_were_written(tmp_path, monkeypatch):
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (7, 28, 28), np.uint8), rng.integers(0, 10, 7, np.uint8)
-    monkeypatch.setattr(data, "FILES", write_split(tmp_path, images, labels))
-    split = data.load_test_data(tmp_path)
-    np.testing.assert_array_equal(split.images, images)
-    np.testing.assert_array_equal(split.labels, labels)
-    assert split.images.dtype == split.labels.dtype == np.uint8
-    assert not split.images.flags.writeable
-    assert not split.labels.flags.writeable
+FORMS = {
+    "gzip": (".gz", gzip.compress),
+    "xz": (".xz", lzma.compress),
+    "plain": ("", bytes),
+    "plain, named .gz": (".gz", bytes),
+    "gzip, named .xz": (".xz", gzip.compress),
+}
 
 
-def test_the_first_images_keep_their_labels():
-    split = data.Split(np.arange(5 * 784).reshape(5, 28, 28), np.arange(5)).first(3)
-    assert split.images.shape == (3, 28, 28)
-    np.testing.assert_array_equal(split.images[:, 0, 0], [0, 784, 1568])
-    np.testing.assert_array_equal(split.labels, [0, 1, 2])
+@pytest.mark.parametrize("name", ["fashion-mnist", "mnist", "made up"])
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_are_read_as_they_were_written_in_any_form(name, form, tmp_path, monkeypatch):
+    arrays = make_arrays(train=7, test=5)
+    digests = write_data_set(tmp_path, arrays, *FORMS[form])
+    monkeypatch.setattr(data, "DIGESTS", {"fashion-mnist": digests, "mnist": digests})
+    splits = load_data(DataSet(name, str(tmp_path)))
+    for read, written in zip([array for split in splits for array in split], arrays, strict=True):
+        np.testing.assert_array_equal(read, written)
+        assert read.dtype == np.uint8
+        assert not read.flags.writeable  # a view of the bytes, not a copy
+    np.testing.assert_array_equal(load_test_data(DataSet(name, str(tmp_path), test_images=3)).labels, [0, 1, 2])
+
+
+def test_the_first_images_are_taken_if_there_are_as_many(archives):
+    train, test = load_data(DataSet(folder=str(archives), train_images=3, test_images=2))
+    assert (train.images.shape, test.images.shape) == ((3, 28, 28), (2, 28, 28))
+    np.testing.assert_array_equal(train.labels, [0, 1, 2])
+    with pytest.raises(LabError, match="has 300 train images, not 301"):
+        load_data(DataSet(folder=str(archives), train_images=301))
 
 
 def test_test_data_need_no_training_data(archives):
-    for name in archive_names()[:2]:
-        (archives / name).unlink()
-    assert len(data.load_test_data(archives).labels) == 200
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: no such file"):
-        data.load_data(archives)
+    (archives / f"{NAMES[0]}.gz").unlink()
+    assert len(load_test_data(DataSet(folder=str(archives))).labels) == 200
+    with pytest.raises(DataError, match=r"no train-images-idx3-ubyte, \.gz or \.xz in it"):
+        load_data(DataSet(folder=str(archives)))
 
 
 def test_scale_gives_float32_between_0_and_1():
@@ -90,73 +86,131 @@ def test_scale_gives_float32_between_0_and_1():
     scaled = data.scale(images)
     assert scaled.dtype == np.float32
     np.testing.assert_array_equal(scaled, images.astype(np.float32) / np.float32(255))
-    assert (scaled.min(), scaled.max()) == (0, 1)
 
 
-# faults of archives
+# other data sets
 
 
-@pytest.mark.fault("data", "truncated archive")
-def test_a_truncated_archive_is_corrupt(archives):
-    path = archives / archive_names()[0]
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(CorruptArchive, match=f"{path.name}: corrupt .*end-of-stream"):
-        data.load_data(archives)
+def test_a_digest_is_of_the_content(tmp_path, monkeypatch):
+    assert data_digest(DataSet("mnist")).startswith("c65580678af9")  # constants; nothing is read
+    arrays = make_arrays(7, 5)
+    named = write_data_set(tmp_path / "a", arrays)
+    for path in (tmp_path / "a").iterdir():
+        os.utime(path, (0, 0))
+    write_data_set(tmp_path / "b", arrays, "", bytes)
+    digest = data_digest(DataSet("a", str(tmp_path / "a"), train_images=2))
+    assert digest == data_digest(DataSet("b", str(tmp_path / "b")))
+    monkeypatch.setattr(data, "DIGESTS", {"mnist": named})
+    assert digest == data_digest(DataSet("mnist"))
+    arrays[0][0, 0, 0] ^= 1
+    write_data_set(tmp_path / "a", arrays)
+    assert digest != data_digest(DataSet("a", str(tmp_path / "a")))
 
 
-@pytest.mark.fault("data", "archive with a bit flipped")
-def test_an_archive_with_a_flipped_bit_is_corrupt(archive):
-    (path, size, sha256), content = archive
-    assert read_archive(path, size, sha256) == content
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) // 2] ^= 1
-    path.write_bytes(whole)
-    with pytest.raises(CorruptArchive, match=f"{path.name}: corrupt"):
-        read_archive(path, size, sha256)
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (None, tuple("0123456789")),
+        ("", tuple("0123456789")),
+        ("\ufeffairplane\r\nautomobile\r\n\r\n cat \r\n\r\n", ("airplane", "automobile", "2", "cat", *"456789")),
+        ("x\n" * 10, ("x",) * 10),
+        ("x\n" * 11, None),
+        ("x\x1b[2J\n", None),
+        ("\udcff", None),
+    ],
+    ids=["no file", "empty", "some", "ten", "eleven", "control characters", "not UTF-8"],
+)
+def test_class_names_are_lines_of_a_file(content, names, tmp_path):
+    if content is not None:
+        (tmp_path / "classes.txt").write_bytes(content.encode("utf-8", "surrogateescape"))
+    if names:
+        assert class_names(DataSet("x", str(tmp_path))) == names
+    else:
+        with pytest.raises(DataError, match="classes.txt: "):
+            class_names(DataSet("x", str(tmp_path)))
 
 
-@pytest.mark.fault("data", "archive with another digest")
-def test_an_archive_with_another_digest_is_corrupt(archives):
-    path = archives / archive_names()[1]
-    labels = bytearray(gzip.decompress(path.read_bytes()))
-    labels[-1] = 0
-    path.write_bytes(gzip.compress(labels))
-    with pytest.raises(CorruptArchive, match=f"{path.name}: corrupt .*SHA-256"):
-        data.load_data(archives)
+def test_classes_of_named_data_sets():
+    assert class_names(DataSet())[9] == "Ankle boot"
+    assert class_names(DataSet("mnist"))[9] == "9"
 
 
-@pytest.mark.fault("data", "archive that is too short or too long")
-def test_an_archive_of_another_size_is_corrupt(archive):
-    (path, size, sha256), _ = archive
-    with pytest.raises(CorruptArchive, match="instead of"):
-        read_archive(path, size + 1, sha256)
-    with pytest.raises(CorruptArchive, match="more than"):
-        read_archive(path, size - 1, sha256)
+def test_a_command_line_names_a_data_set(archives, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_data_set(tmp_path / "cifar", make_arrays(7, 5))
+    assert find_data_set("fashion-mnist", train_images=9) == DataSet(train_images=9)
+    assert find_data_set("mnist", "~/x", test_images=9) == DataSet("mnist", str(tmp_path / "x"), test_images=9)
+    for text in ("cifar", "~/cifar", "./mnist files/../cifar/"):
+        assert find_data_set(text, train_images=5) == DataSet("cifar", str(tmp_path / "cifar"), 5)
+    # a folder of a named data set is that data set, whatever it is called
+    assert find_data_set("archives") == DataSet("fashion-mnist", str(archives))
+    assert find_data_set("mnist files") == DataSet("mnist", str(tmp_path / "mnist files"))
+    # other images with the labels of a named data set are another data set
+    write_data_set(tmp_path / "noisy", [np.zeros((300, 28, 28)), *make_arrays(seed=1)[1:]])
+    assert find_data_set("noisy").name == "noisy"
+    shutil.copytree(tmp_path / "cifar", tmp_path / "x" / "mnist")
+    for arguments, reason in (
+        (["x/mnist"], "give the folder another name"),
+        (["nowhere"], "neither fashion-mnist nor mnist nor a folder"),
+        (["cifar", "x"], "--data-dir x is for fashion-mnist and mnist"),
+        (["x"], f"x: no t10k-labels-idx1-ubyte, .*; {tmp_path}/x/mnist has it"),
+        ([f"cifar/{NAMES[1]}.gz"], "is a file; give the folder that it is in"),
+    ):
+        with pytest.raises(LabError, match=reason):
+            find_data_set(*arguments)
+    with pytest.raises(LabError, match="imagenet is neither fashion-mnist nor mnist, and no folder"):
+        load_data(DataSet("imagenet"))
 
 
-@pytest.mark.fault("data", "gzip bomb")
-def test_a_gzip_bomb_is_read_no_further_than_the_known_size(archive):
-    (path, size, sha256), _ = archive
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        for _ in range(300):
-            file.write(bytes(1 << 20))
-    _, before = run_measured("from lab.plumbing import sources")
-    message, peak = run_measured(
-        "from lab.plumbing import sources\n"
-        "try:\n"
-        f"    sources.read_archive({str(path)!r}, {size}, {sha256!r})\n"
-        "except sources.CorruptArchive as error:\n"
-        "    print(error)"
-    )
-    assert "more than" in message
-    assert peak - before < 20
+def test_the_documented_code_makes_a_data_set(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    arrays = [(rng.integers(0, 256, (n, 32, 32, 3), np.uint8), np.arange(n)[:, None] % 10) for n in (11, 7)]
+    datasets = SimpleNamespace(cifar10=SimpleNamespace(load_data=lambda: arrays))
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(datasets=datasets))
+    monkeypatch.setitem(sys.modules, "keras.datasets", datasets)
+    monkeypatch.chdir(tmp_path)
+    exec((ROOT / "docs/data.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0], {})
+    data_set = find_data_set("cifar10-grey")
+    train, test = load_data(data_set)
+    for split, (images, labels) in zip((train, test), arrays, strict=True):
+        luminance = Image.fromarray(images[0]).convert("L").crop((2, 2, 30, 30))
+        np.testing.assert_allclose(split.images[0], np.asarray(luminance, float), atol=1)
+        np.testing.assert_array_equal(split.labels, labels[:, 0])
+    assert class_names(data_set)[::9] == ("airplane", "truck")
 
 
-@pytest.mark.fault("data", "missing archive, or a folder, a FIFO or a link loop in its place")
-def test_a_missing_archive_is_an_error(archives):
-    (archives / archive_names()[3]).unlink()
-    with pytest.raises(DataError, match=f"{archive_names()[3]}: no such file"):
-        data.load_data(archives)
+@pytest.mark.fault("data", "folder of other files, or of files that contradict each other")
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        (0, format_idx(np.zeros((7, 32, 32))), "not an IDX file of 28 x 28 grey images"),
+        (0, format_idx(np.zeros((7, 28, 28, 3))), "not an IDX file of 28 x 28 grey images"),
+        (0, format_idx(np.zeros((6, 28, 28))), "6 train images with 7 labels"),
+        (0, format_idx(np.zeros((7, 28, 28)))[:-1], "holds 5,503 bytes instead of 5,504"),
+        (0, format_idx(np.zeros((7, 28, 28))) + b"x", "holds more bytes instead of 5,504"),
+        (0, format_idx(np.zeros((0, 28, 28)))[:4] + b"\xff" * 4 + bytes((0, 0, 0, 28)) * 2, "too large"),
+        (1, format_idx(np.zeros((7, 28, 28))), "not an IDX file of labels"),
+        (1, b"\x00\x00\x09" + format_idx(np.zeros(7))[3:], "not an IDX file of labels"),
+        (1, format_idx(np.full(7, 10)), "has a train label 10; at most ten classes, 0 to 9"),
+        (3, b"", "not an IDX file of labels"),
+    ],
+)
+def test_a_folder_is_checked(file, content, reason, tmp_path):
+    write_data_set(tmp_path, make_arrays(7, 5))
+    (tmp_path / f"{NAMES[file]}.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(DataError, match=reason):
+        load_data(DataSet("made up", str(tmp_path)))
+
+
+def test_a_folder_without_images_is_refused_and_one_with_some_is_said_to_be_unverified(tmp_path, caplog):
+    write_data_set(tmp_path, make_arrays(7, 0))
+    with pytest.raises(DataError, match="0 test images"):
+        load_data(DataSet("made up", str(tmp_path)))
+    write_data_set(tmp_path, make_arrays(7, 5))
+    with caplog.at_level(logging.INFO, sources.logger.name):
+        load_data(DataSet("made up", str(tmp_path)))
+    assert f"data: {tmp_path} (not verified" in caplog.text
 
 
 # sources
@@ -165,77 +219,98 @@ def test_a_missing_archive_is_an_error(archives):
 def test_the_cache_is_read_before_the_system_folder(client, archives, monkeypatch):
     monkeypatch.setattr(sources, "SYSTEM_FOLDER", archives)
     assert client.load() == str(archives)
-    shutil.copytree(archives, sources.keras_cache())
-    assert client.load() == str(sources.keras_cache())
+    shutil.copytree(archives, client.cache / "fashion-mnist")
+    assert client.load() == str(client.cache / "fashion-mnist")
 
 
-def test_a_given_folder_is_the_only_source(client, archives, monkeypatch, tmp_path):
-    shutil.copytree(archives, sources.keras_cache())
-    assert client.load(archives) == str(archives)
-    monkeypatch.setenv("FASHION_MNIST_DIR", str(archives))
-    assert client.load() == str(archives)
-    with pytest.raises(DataError, match="elsewhere"):
-        data.load_data(tmp_path / "elsewhere")
-    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "elsewhere"))
-    with pytest.raises(DataError, match="elsewhere"):
-        data.load_data()
+@pytest.mark.fault("data", "given folder that is missing or corrupt, other sources being good")
+@pytest.mark.parametrize("name", ["fashion-mnist", "mnist"])
+def test_a_given_folder_is_the_only_source(name, client, archives, monkeypatch, tmp_path):
+    shutil.copytree(archives, client.cache / ("" if name == "mnist" else name))
+    given = tmp_path / ("mnist files" if name == "mnist" else "archives")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert client.load(name, str(given)) == str(given)
+    variable = "MNIST_DIR" if name == "mnist" else "FASHION_MNIST_DIR"
+    monkeypatch.setenv(variable, f"~/{given.name}")
+    client.load(name)
+    path = given / f"{NAMES[1]}.gz"
+    path.write_bytes(gzip.compress(format_idx(np.zeros(300))))
+    with pytest.raises(DataError, match=rf"{path}: corrupt, or .*SHA-256 is not {name}'s.*; {variable} gives this"):
+        load_data(DataSet(name))
+    with pytest.raises(DataError, match="elsewhere: no such folder"):
+        load_data(DataSet(name, str(tmp_path / "elsewhere")))
 
 
-def test_a_source_is_logged_once(archives, tmp_path, caplog):
+def test_a_source_is_named_once(archives, tmp_path, caplog):
     shutil.copytree(archives, tmp_path / "copy")
     with caplog.at_level(logging.INFO):
         for folder in (archives, tmp_path / "copy", archives):
-            data.load_data(folder)
-            data.load_test_data(folder)
+            load_data(DataSet(folder=str(folder)))
+            load_test_data(DataSet(folder=str(folder)))
     assert caplog.messages == [f"data: {archives}", f"data: {tmp_path / 'copy'}"]
 
 
-@pytest.mark.fault("data", "corrupt archive in Keras' cache")
-def test_a_corrupt_archive_in_the_cache_is_renamed(client, archives, monkeypatch, caplog):
-    monkeypatch.setattr(sources, "SYSTEM_FOLDER", archives)
-    shutil.copytree(archives, sources.keras_cache())
-    corrupt = sources.keras_cache() / archive_names()[2]
-    corrupt.write_bytes(corrupt.read_bytes()[:40])
-    with caplog.at_level(logging.WARNING):
-        assert client.load() == str(archives)
-    assert f"renamed to {corrupt.name}.corrupt" in caplog.text
-    assert not corrupt.exists()
-    assert corrupt.with_name(f"{corrupt.name}.corrupt").stat().st_size == 40
-    assert len(list(corrupt.parent.glob("*-ubyte.gz"))) == 3
+@pytest.mark.fault("data", "corrupt file in Keras' cache")
+@pytest.mark.parametrize(("name", "bad"), [("fashion-mnist", f"fashion-mnist/{NAMES[2]}.gz"), ("mnist", "mnist.npz")])
+def test_a_bad_file_in_the_cache_is_left_alone(name, bad, client, mirror, caplog):
+    path = client.cache / bad
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"somebody's")
+    for _ in range(2):  # the bad file is in the way, so that it is fetched again
+        assert client.load(name) == sources.DOWNLOAD_URL
+        assert f"{path} is in the way" in caplog.text
+    assert f"{path}: c" in caplog.text
+    assert "left as it is; looking elsewhere" in caplog.text
+    assert path.read_bytes() == b"somebody's"
+    assert sum(file.is_file() for file in client.cache.rglob("*")) == (4 if name == "fashion-mnist" else 1)
+    path.unlink()
+    client.load(name)
+    assert client.load(name) == str(path.parent)
 
 
 @pytest.mark.fault("data", "no source at all")
-def test_one_error_lists_all_sources_that_failed(archives):
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("fashion-mnist", ("nowhere", "no apt-get", sources.DEBIAN_PACKAGE)), ("mnist", ())],
+)
+def test_one_error_lists_what_was_tried_and_the_ways_out(name, parts, archives):
     with pytest.raises(DataError) as caught:
-        data.load_data()
-    message = str(caught.value)
-    tried = ("home", "nowhere", "127.0.0.1", "no apt-get")
-    for part in (*tried, "--data-dir", sources.DEBIAN_PACKAGE, sources.DOWNLOAD_HOST):
-        assert part in message
-    assert "\n" not in message
+        load_data(DataSet(name))
+    for part in (f"{name} was not found", "home", "Connection refused", "--data-dir", "SSL_CERT_FILE", *parts):
+        assert part in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert ("apt-get" in str(caught.value)) == (name == "fashion-mnist")
 
 
-@pytest.mark.fault("data", "captive portal's page instead of an archive")
-def test_what_is_fetched_is_verified_before_it_is_kept(client, archives, monkeypatch):
-    def fetch_corrupt(folder, _):
-        shutil.copytree(archives, folder, dirs_exist_ok=True)
-        (folder / archive_names()[3]).write_bytes(b"<html>log in first</html>")
-        return folder
+def test_mnist_is_read_and_kept_as_keras_keeps_it(client, mirror):
+    assert client.load("mnist") == sources.DOWNLOAD_URL
+    assert client.load("mnist") == str(client.cache)
+    assert [path.name for path in client.cache.rglob("*")] == ["mnist.npz"]
+    assert mirror.connections == 1
 
-    monkeypatch.setattr(sources, "_download", fetch_corrupt)
-    with pytest.raises(DataError, match="corrupt"):
-        data.load_data()
-    assert not sources.keras_cache().exists()
-    monkeypatch.setattr(sources, "_download", lambda folder, _: archives)
+
+@pytest.mark.fault("data", "mnist.npz with other arrays, or none")
+def test_another_npz_is_not_mnist(archives):
+    for write in (
+        lambda path: write_npz(path, make_arrays(seed=2)),
+        lambda path: np.savez(path, x_train=np.zeros(3)),
+        lambda path: path.write_bytes(b"PK\x03\x04"),
+    ):
+        write(archives / "mnist.npz")
+        with pytest.raises(DataError, match="mnist.npz: (corrupt|cannot be read)"):
+            load_data(DataSet("mnist", str(archives)))
+
+
+def test_a_download_is_verified_kept_and_not_repeated(mirror, client):
     client.assert_loads_from(sources.DOWNLOAD_URL)
+    client.assert_loads_from(str(client.cache / "fashion-mnist"))
+    assert mirror.connections == 4
 
 
-@pytest.mark.fault("data", "cache that cannot be written")
-def test_fetched_data_are_used_even_if_they_cannot_be_kept(client, archives, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(sources, "_download", lambda folder, _: archives)
-    (tmp_path / "home").write_text("a file in place of the folder")
-    assert client.load() == sources.DOWNLOAD_URL
-    assert "not kept for the next time: cannot write" in caplog.text
+def test_several_processes_fill_an_empty_cache_at_once(mirror, client):
+    processes = [client.start_program() for _ in range(3)]
+    assert [process.communicate(timeout=100)[0] for process in processes] == ["300\n"] * 3
+    client.assert_cache_is_whole()
 
 
 def write_package_tools(monkeypatch, archives, folder, download):
@@ -255,143 +330,29 @@ def write_package_tools(monkeypatch, archives, folder, download):
 def test_the_package_is_unpacked_and_kept(client, archives, monkeypatch, tmp_path):
     write_package_tools(monkeypatch, archives, tmp_path / "bin", "touch x.deb")
     client.assert_loads_from(f"package {sources.DEBIAN_PACKAGE}")
-    client.assert_loads_from(str(sources.keras_cache()))
+    client.assert_loads_from(str(client.cache / "fashion-mnist"))
 
 
 @pytest.mark.fault("data", "package that cannot be downloaded")
 def test_a_package_that_cannot_be_downloaded_is_one_line(client, archives, monkeypatch, tmp_path):
-    write_package_tools(monkeypatch, archives, tmp_path / "bin", "echo 'first\nE: no such package' >&2; exit 100")
-    assert f"package {sources.DEBIAN_PACKAGE}: E: no such package." in client.assert_fails_cleanly("not found")
+    write_package_tools(monkeypatch, archives, tmp_path / "bin", "printf 'first\\nE: no such package\\n' >&2; exit 100")
+    assert f"package {sources.DEBIAN_PACKAGE}: E: no such package. " in client.assert_fails_cleanly("not found")
 
 
-def test_two_processes_fill_an_empty_cache_at_once(tmp_path):
-    program = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from lab.data import load_data; print(load_data()[0][0].shape)"
-    )
-    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
-    both = [
-        subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    assert [process.communicate(timeout=300)[0] for process in both] == ["(60000, 28, 28)\n"] * 2
-    kept = [path.name for path in tmp_path.rglob("*") if path.is_file()]
-    assert all(name.endswith("-ubyte.gz") and not name.startswith(".") for name in kept)
+@pytest.mark.fault("data", "cache that cannot be written")
+def test_fetched_data_are_used_even_if_they_cannot_be_kept(client, mirror, tmp_path, caplog):
+    (tmp_path / "home").write_text("a file in place of the folder")
+    assert client.load() == sources.DOWNLOAD_URL
+    assert "not kept for the next time: cannot write" in caplog.text
 
 
-# the download
+def test_no_home_is_no_reason_to_fail(archives, monkeypatch):
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.setattr(os.path, "expanduser", str)  # as without HOME and without an entry of the user
+    assert str(sources.keras_cache("mnist")).startswith(sources.tempfile.gettempdir())
 
 
-def test_a_download_is_verified_kept_and_not_repeated(mirror, client):
-    client.assert_loads_from(sources.DOWNLOAD_URL)
-    client.assert_loads_from(str(sources.keras_cache()))
-    assert mirror.connections == 4
-
-
-@pytest.mark.parametrize("content", [format_chunked, format_without_length])
-def test_a_download_needs_no_content_length(mirror, client, content):
-    mirror.answer = send(content)
-    client.assert_loads_from(sources.DOWNLOAD_URL)
-
-
-@pytest.mark.parametrize("location", [b"https://127.0.0.1:PORT/moved/%s", b"/moved/%s", b"moved/%s"])
-def test_redirects_to_https_are_followed(mirror, client, location):
-    names = iter(archive_names())
-
-    def answer(wire, archive):
-        address = (location % next(names).encode()).replace(b"PORT", b"%d" % mirror.port)
-        wire.sendall(b"HTTP/1.1 302 Found\r\nLocation: " + address + b"\r\n\r\n")
-        send_endlessly(b"x")(wire, archive)  # a page without end, which must not be read
-
-    mirror.answer = answer
-    client.assert_loads_from(sources.DOWNLOAD_URL)
-    assert mirror.connections == 8
-
-
-def test_a_download_goes_through_a_proxy(mirror, client, start_proxy):
-    proxy = start_proxy(tunnel)
-    client.assert_loads_from(sources.DOWNLOAD_URL)
-    assert (proxy.connections, mirror.connections) == (4, 4)
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        pytest.param(answer, reason, id=fault, marks=pytest.mark.fault("data", f"mirror that {fault}"))
-        for fault, answer, reason in (
-            ("stalls", send(format_half, stall), "timed out"),
-            ("sends slowly without end", send(format_headers, send_endlessly(b"\x1f")), "not done after"),
-            ("resets or closes the connection", send(format_half), r"truncated, \d+ bytes before its end"),
-            ("sends too much", send(NO_LENGTH, send_endlessly(bytes(1 << 16), 0)), "sends more than it should"),
-            ("answers with something else", send(format_response(HTML)), "corrupt .*[Nn]ot a gzip"),
-            ("answers with an error status", send_status(b"404 Not Found"), "HTTP Error 404: Not Found"),
-            (
-                "redirects to something other than https",
-                redirect(b"http://127.0.0.1:PORT/x"),
-                r"refused: redirects to http://127\.0\.0\.1:\d+/x, which is not https",
-            ),
-        )
-    ],
-)
-def test_a_fault_on_the_last_archive_is_one_line_and_no_archive_is_kept(mirror, client, answer, reason):
-    mirror.answer, mirror.bad = answer, "t10k-labels"
-    message = client.assert_fails_cleanly(reason)
-    assert f"{sources.DOWNLOAD_URL}: t10k-labels-idx1-ubyte.gz: " in message
-    assert mirror.connections == 4
-    client.assert_next_source_serves()
-
-
-@pytest.mark.fault("data", "mirror that redirects without end")
-def test_an_endless_redirect_is_given_up(mirror, client):
-    mirror.answer = redirect(b"/train-images-idx3-ubyte.gz")
-    client.assert_fails_cleanly("HTTP Error 302: .*infinite loop")
-    assert mirror.connections < 12
-    client.assert_next_source_serves()
-
-
-@pytest.mark.fault("data", "mirror with an untrusted certificate")
-def test_a_certificate_of_an_unknown_authority_is_refused(mirror, client):
-    mirror.context = make_context(trustme.CA().issue_cert("127.0.0.1"))
-    client.assert_fails_cleanly("CERTIFICATE_VERIFY_FAILED.*unable to get local issuer|self.signed")
-    client.assert_next_source_serves()
-
-
-@pytest.mark.fault("data", "mirror without TLS, or with an incomplete handshake")
-def test_a_mirror_without_tls_is_refused(mirror, client):
-    mirror.context, mirror.serve = None, lambda wire: wire.sendall(format_response(HTML))
-    client.assert_fails_cleanly("SSL")
-    client.assert_next_source_serves()
-
-
-@pytest.mark.fault("data", "proxy that refuses or hangs; malformed address of a proxy")
-def test_a_proxy_that_refuses_is_one_line(mirror, client, start_proxy):
-    start_proxy(send(b"HTTP/1.0 407 Who?\r\n\r\n"))
-    client.assert_fails_cleanly("Tunnel connection failed: 407 Who")
-    client.assert_next_source_serves()
-    assert not mirror.connections
-
-
-@pytest.mark.fault("data", "mirror with a fault, met by a program")
-def test_a_program_reports_a_truncated_download_in_one_line(mirror, client):
-    mirror.answer = send(format_half)
-    process = client.start_program()
-    stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (1, "")
-    *notes, error = stderr.splitlines()
-    assert all(note.startswith("fetching Fashion-MNIST") for note in notes)
-    assert re.match("error: .*truncated", error)
-    assert not client.temporary_files()
-
-
-@pytest.mark.fault("data", "stalled download that a signal ends")
-def test_an_interrupted_download_leaves_nothing(mirror, client, tmp_path):
-    mirror.answer = send(format_half, stall)
-    process = client.start_program()
-    while not mirror.connections:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=10)
-    assert process.returncode == 130
-    assert "Traceback" not in stderr
-    assert not client.temporary_files()
-    assert not (tmp_path / "home").exists()
+def test_reading_a_folder_needs_no_keras(tmp_path):
+    write_data_set(tmp_path, make_arrays(7, 5))
+    load = f"from lab.training.data import DataSet, load_data; load_data(DataSet('x', {str(tmp_path)!r}))"
+    assert run_measured(f"{load}\nprint({{'keras', 'tensorflow'}} & sys.modules.keys())")[0] == "set()"

@@ -12,8 +12,8 @@ from conftest import ROOT
 import deep_learning
 from lab import fast, recipe, statistics
 from lab.plumbing import digests
-from lab.plumbing.digests import code_digest
-from lab.plumbing.startup import start_tensorflow
+from lab.study.digests import code_digest
+from lab.training.startup import start_tensorflow
 
 start_tensorflow()
 
@@ -330,7 +330,7 @@ def test_the_digest_is_the_same_in_every_process_and_folder(tmp_path):
     for n in "12":
         folder = tmp_path / n
         folder.mkdir()
-        code = f"from lab.plumbing.digests import code_digest\nimport sys\nsys.path.insert(0, {str(folder)!r})\n"
+        code = f"from lab.study.digests import code_digest\nimport sys\nsys.path.insert(0, {str(folder)!r})\n"
         for number, text in enumerate(STABLE.values()):
             (folder / f"part{number}.py").write_text(text)
             code += f"import part{number}\nprint(code_digest(part{number}.train))\n"

@@ -4,9 +4,9 @@ import pytest
 import deep_learning
 import deep_learning_conv
 from convolution_gain import VARIANTS
-from lab.data import scale
-from lab.plumbing.startup import start_tensorflow
-from lab.recipe import evaluate
+from lab.training.data import scale
+from lab.training.startup import start_tensorflow
+from lab.training.recipe import evaluate
 
 start_tensorflow()
 
@@ -15,7 +15,7 @@ import tensorflow as tf  # noqa: E402
 from keras import layers, regularizers  # noqa: E402
 
 from lab import fast  # noqa: E402
-from lab.xla_step import find_xla_obstacle  # noqa: E402
+from lab.training.xla import find_xla_obstacle  # noqa: E402
 
 IMAGE = (28, 28, 1)
 SMALL_HEAD = [layers.Flatten, lambda: layers.Dense(10), layers.Softmax]

@@ -6,9 +6,9 @@ import pytest
 import convolution_gain
 import deep_learning
 import deep_learning_conv
-from lab.data import scale
-from lab.plumbing.startup import start_tensorflow
-from lab.recipe import Recipe, initialize_model
+from lab.training.data import scale
+from lab.training.startup import start_tensorflow
+from lab.training.recipe import Recipe, initialize_model
 
 
 @pytest.mark.parametrize(

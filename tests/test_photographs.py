@@ -22,8 +22,8 @@ from photograph_files import (
 )
 from PIL import Image
 
-from lab.plumbing.errors import LabError
-from lab.plumbing.photographs import open_photograph, read_photograph, to_fashion_mnist
+from lab.guard.errors import LabError
+from lab.guard.photographs import open_photograph, read_photograph, to_fashion_mnist
 
 
 @pytest.mark.parametrize(

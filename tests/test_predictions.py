@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import deep_learning_pred as pred
-from lab.data import CLASS_NAMES
+from lab.training.data import CLASS_NAMES
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import equal_tuning
 import robustness
 import sample_efficiency
 from lab import cli, compare, study
-from lab.data import load_test_data
-from lab.plumbing.results import Run
-from lab.recipe import Recipe
-from lab.statistics import crossed_estimate, wilson_interval
-from lab.study import RunKey
+from lab.training.data import load_test_data
+from lab.study.records import Run
+from lab.training.recipe import Recipe
+from lab.analysis.statistics import crossed_estimate, wilson_interval
+from lab.study.runs import RunKey
 
 TABLES = runpy.run_path(str(ROOT / "docs" / "tables.py"))
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in TABLES["pages"]()}

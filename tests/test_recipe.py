@@ -9,10 +9,10 @@ import pytest
 import deep_learning
 import deep_learning_conv
 from lab import fast, recipe
-from lab.data import scale
-from lab.plumbing.errors import LabError
-from lab.plumbing.results import make_record
-from lab.recipe import SMOKE
+from lab.training.data import scale
+from lab.guard.errors import LabError
+from lab.study.records import make_record
+from lab.training.recipe import SMOKE
 
 TINY = dataclasses.replace(SMOKE, epochs=2, train_images=1_000, test_images=100)
 

@@ -13,10 +13,10 @@ import pytest
 
 import deep_learning
 from lab import cli
-from lab.plumbing.digests import arrays_digest
-from lab.plumbing.errors import LabError
-from lab.plumbing.results import Training
-from lab.recipe import SMOKE, predict
+from lab.study.digests import arrays_digest
+from lab.guard.errors import LabError
+from lab.study.records import Training
+from lab.training.recipe import SMOKE, predict
 
 
 @pytest.fixture

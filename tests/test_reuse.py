@@ -14,7 +14,7 @@ EXPERIMENT = '''"""A tiny experiment."""
 import numpy as np
 
 from lab import cli, compare
-from lab.study import Variant, collect_predictions
+from lab.study.runs import Variant, collect_predictions
 
 SCALE = 1
 EVERY = 2

@@ -6,7 +6,7 @@ from conftest import run_script
 
 import deep_learning_conv
 import robustness
-from lab.recipe import Recipe, initialize_model
+from lab.training.recipe import Recipe, initialize_model
 
 
 @pytest.fixture

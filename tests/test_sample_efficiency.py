@@ -6,9 +6,9 @@ from conftest import run_script
 from scipy import stats
 
 import sample_efficiency
-from lab.plumbing.results import Run
-from lab.recipe import Recipe
-from lab.study import RunKey
+from lab.study.records import Run
+from lab.training.recipe import Recipe
+from lab.study.runs import RunKey
 
 LABELS = np.zeros(10_000, np.uint8)
 

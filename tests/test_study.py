@@ -11,10 +11,10 @@ from studies import DENSE_AND_CONV, PLAN, run_paths
 import convolution_gain
 from lab import study
 from lab.plumbing import executors
-from lab.plumbing.errors import LabError
-from lab.plumbing.results import Run
-from lab.recipe import SMOKE
-from lab.study import RunKey
+from lab.guard.errors import LabError
+from lab.study.records import Run
+from lab.training.recipe import SMOKE
+from lab.study.runs import RunKey
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_worker_with_other_code_or_libraries_is_refused(part, finished):
 @pytest.mark.fault("study", "run that fails unexpectedly: its traceback")
 def test_a_run_that_fails_unexpectedly_shows_its_traceback():
     with pytest.raises(RuntimeError, match="KeyError"):
-        executors.run_in_subprocess("lab.study", {"seed": 0})
+        executors.run_in_subprocess("lab.study.runs", {"seed": 0})
 
 
 @pytest.mark.fault("study", "run whose process is killed: tried again")
@@ -135,13 +135,13 @@ def test_a_run_that_is_killed_is_tried_again(monkeypatch, caplog):
         return b"result"
 
     monkeypatch.setattr(executors, "run_in_subprocess", run)
-    assert list(executors.run_tasks("lab.study", {"a run": {"seed": 3}}, jobs=1)) == [("a run", b"result")]
+    assert list(executors.run_tasks("lab.study.runs", {"a run": {"seed": 3}}, jobs=1)) == [("a run", b"result")]
     assert attempts == [3, 3, 3]
     assert caplog.text.count("killed, tried again: a run (signal 9)") == 2
     monkeypatch.setattr(executors, "ATTEMPTS", 1)
     attempts.clear()
     with pytest.raises(LabError, match="a run: its process was killed 1 times"):
-        list(executors.run_tasks("lab.study", {"a run": {"seed": 3}}, jobs=1))
+        list(executors.run_tasks("lab.study.runs", {"a run": {"seed": 3}}, jobs=1))
 
 
 def test_the_example_runs_and_tells_kernel_sizes_apart(tmp_path):

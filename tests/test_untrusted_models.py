@@ -24,11 +24,11 @@ from model_files import (
 
 import deep_learning
 from lab import cli
-from lab.plumbing.digests import arrays_digest
-from lab.plumbing.errors import LabError
-from lab.plumbing.startup import start_tensorflow
-from lab.plumbing.untrusted_models import load_compatible_model, load_model
-from lab.recipe import predict
+from lab.study.digests import arrays_digest
+from lab.guard.errors import LabError
+from lab.training.startup import start_tensorflow
+from lab.guard.models import load_compatible_model, load_model
+from lab.training.recipe import predict
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from conftest import run_script
 
 import what_filters_see
-from lab.plumbing.results import Run
-from lab.recipe import SMOKE, predict, train
+from lab.study.records import Run
+from lab.training.recipe import SMOKE, predict, train
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 """Summaries and comparisons of a study's runs: accuracies, paired differences, calibration; and tables of them.
 
-`runs` is a dict of Run by lab.study.RunKey, as `lab.study.run_study` returns it.
+`runs` is a dict of runs by key, as `lab.study.runs.run_study` returns it. A key has `variant` and `seed`; a run has
+`record`, a flat dict, and `arrays`.
 """
 
 import numpy as np
 
-from lab.statistics import (
+from lab.analysis.statistics import (
+    NO_ESTIMATE,
     crossed_estimate,
     expected_calibration_error,
     f1_contributions,
@@ -27,7 +29,7 @@ def variant_names(runs):
 
 def accuracies(runs, variant, split):
     """Return a variant's accuracies in percent on a split, "test" or "train", one for each seed."""
-    return [100 * run.record[split]["accuracy"] for run in runs_for(runs, variant)]
+    return [100 * run.record[f"{split}_accuracy"] for run in runs_for(runs, variant)]
 
 
 def is_correct(runs, variant, test_labels):
@@ -38,9 +40,9 @@ def is_correct(runs, variant, test_labels):
 def estimates(runs, comparisons, test_labels):
     """Return how variants compare in accuracy, in percentage points, on the test set and on the training set.
 
-    Test images are a sample, as seeds are: `lab.statistics.crossed_estimate`. The training images are all that a model
-    was fitted to: their intervals are Student's over seeds. If variants have different numbers of seeds,
-    the first seeds common to all are used.
+    Test images are a sample, as seeds are: `lab.analysis.statistics.crossed_estimate`. The training images are all that
+    a model was fitted to: their intervals are Student's over seeds. If variants have different numbers of seeds, the
+    first seeds common to all are used.
 
     Args: dict of {variant: weight} by name, for example {"conv": 1, "dense": -1}; those without runs are left out
     Returns: dict of (test, training) Estimate by name; with one seed, there is none for the training set
@@ -58,10 +60,16 @@ def estimates(runs, comparisons, test_labels):
 
 
 def by_class(runs, pair, test_labels):
-    """Return by how many points two variants differ in recall and in F1, for each class: (recall, F1) Estimates."""
+    """Return by how many points two variants differ in recall and in F1, for each class: (recall, F1) Estimates.
+
+    Of a class with fewer than two test images, nothing can be said: the Estimates are nan.
+    """
     first, second = (np.stack([run.arrays["predicted"] for run in runs_for(runs, name)]) for name in pair)
     found = []
     for label in range(10):
+        if np.count_nonzero(test_labels == label) < 2:
+            found.append((NO_ESTIMATE, NO_ESTIMATE))
+            continue
         hits = [(predicted == label)[:, test_labels == label].astype(np.int8) for predicted in (first, second)]
         (score, added), (other_score, other_added) = (
             f1_contributions(test_labels, predicted, label) for predicted in (first, second)
@@ -88,17 +96,20 @@ def format_seeds(runs):
     return f"{seeds} seeds" if seeds > 1 else "one seed: the intervals cover the images, not the seed"
 
 
-def format_mean(values):
-    """Return mean, standard deviation and 95% interval of the mean as text; of a single value, that value.
+def format_mean(values, limits=(0, 100)):
+    """Return mean, standard deviation and 95% interval of the mean as text; of one value, or equal ones, no interval.
 
     If mean and median differ by more than half the standard deviation, the median is shown as well.
+
+    Args: values (n,); limits, which the quantity cannot exceed and the interval must not: by default, those of percent
     """
+    mean, low, high = mean_interval(values, limits)
     if len(values) == 1:
-        return f"{values[0]:.2f}"
+        return f"{mean:.2f}"
     deviation, median = np.std(values, ddof=1), np.median(values)
-    mean, low, high = mean_interval(values)
+    interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
     skewed = f", median {median:.2f}" if abs(mean - median) > deviation / 2 else ""
-    return f"{mean:.2f} ± {deviation:.2f} [{low:.2f}, {high:.2f}]{skewed}"
+    return f"{mean:.2f} ± {deviation:.2f}{interval}{skewed}"
 
 
 def estimate_table(family, names, found):
@@ -117,23 +128,31 @@ def estimate_table(family, names, found):
 
 
 def format_p(p_value):
-    """Return a p-value as text."""
+    """Return a p-value as text; "-" if there is no test."""
+    if np.isnan(p_value):
+        return "-"
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def format_signed_ci(interval):
-    """Return (mean, low, high) as text, with signs."""
-    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*interval[:3])
+    """Return (mean, low, high) as text, with signs; without what is nan."""
+    return _format_interval(interval, "+")
 
 
 def format_ci(interval):
     """Return as text by how much (mean, low, high) differs from 0, in whichever direction."""
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*(interval[:3] if interval[0] > 0 else np.negative(interval)[[0, 2, 1]]))
+    mean, low, high = interval[:3]
+    return _format_interval((-mean, -high, -low) if mean < 0 else (mean, low, high), "")
+
+
+def _format_interval(interval, sign):
+    mean, low, high = (f"{each:{sign}.2f}" for each in interval[:3])
+    return "-" if "nan" in mean else mean if "nan" in low else f"{mean} [{low}, {high}]"
 
 
 def markdown_table(header, rows):
     """Return a Markdown table, all columns but the first aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    widths = [max(2, *map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join(
         "| " + " | ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]) + " |"

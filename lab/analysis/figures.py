@@ -1,92 +1,142 @@
-"""Figures: drawn here if scripts share them, opened in a window if a display is available, otherwise saved."""
+"""Figures: drawn here if scripts share them, shown where there is a display, otherwise saved."""
 
+import builtins
 import functools
 import logging
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from lab.data import CLASS_NAMES
-from lab.plumbing.files import atomic_write, require_writable
-from lab.statistics import mean_interval
+from lab.analysis.statistics import mean_interval
+from lab.guard.files import atomic_write, require_writable
 
 logger = logging.getLogger(__name__)
+
+# color, marker and line of each model in all figures; no two share a marker, so that they differ in black and white
+STYLES = {
+    "dense": "C0o--",
+    "conv": "C1s-",
+    "fully-connected": "C2^-.",
+    "conv-shuffled": "C3v:",
+    "conv-original": "C4D-.",
+    "dense-longer": "C5X--",
+    "local": "C6P-.",
+    "conv-pooled": "C8*-",
+    "conv-frozen": "C7<--",
+    "conv-linear": "C9>-.",
+    "conv-frozen-linear": "kd:",
+}
+PERCENT = (0, 100)
 
 
 def plot_curve(ax, x, values, label, style="o-"):
     """Draw the mean of each column over seeds with its 95% interval on a Matplotlib Axes.
 
-    Args: x, numbers (n,); values (seeds, n); label; style, as Matplotlib's `plot` takes it, for example "C0o--". The
-        band, Student's t over seeds, is left out if there is one seed.
+    Args: x, numbers (n,); values in percent (seeds, n); label; style, as Matplotlib's `plot` takes it, for example one
+        of STYLES. The band, Student's t over seeds, is left out if there is one seed.
     """
-    values = np.asarray(values)
-    (line,) = ax.plot(x, values.mean(axis=0), style, markersize=4, label=label)
-    if len(values) > 1:
-        _, lows, highs = np.transpose([mean_interval(column) for column in values.T])
-        ax.fill_between(x, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
+    means, lows, highs = np.transpose([mean_interval(column, PERCENT) for column in np.transpose(values)])
+    (line,) = ax.plot(x, means, style, markersize=4, label=label)
+    ax.fill_between(x, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
 def plot_mean(ax, row, values, **style):
-    """Draw the mean of values with its 95% interval on a row of a Matplotlib Axes; of a single value, that value."""
-    mean, low, high = mean_interval(values) if len(values) > 1 else [values[0]] * 3
+    """Draw the mean of percentages with its 95% interval on a row of a Matplotlib Axes; of one value, that value."""
+    mean, low, high = mean_interval(values, PERCENT)
     ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], capsize=4, **style)
 
 
-def plot_confusion(values, fmt, title, label, **colors):
+def plot_confusion(values, fmt, title, label, class_names, ax=None, **colors):
     """Draw numbers (10, 10), rows actual, columns predicted, as a heatmap; return the Figure.
 
-    Args: values; fmt of an annotation; title; label of the color bar; colors, as seaborn's `heatmap` takes them
+    Args: values; fmt of an annotation; title; label of the color bar; names of the classes; a Matplotlib Axes, by
+        default that of a new Figure; colors, as seaborn's `heatmap` takes them
     """
     import matplotlib.pyplot as plt
     import seaborn
 
-    figure, ax = plt.subplots(figsize=(8.5, 7.5), layout="constrained")
+    ax = ax or plt.subplots(figsize=(8.5, 7.5), layout="constrained")[1]
     style = {"annot": True, "fmt": fmt, "square": True, "linewidths": 0.5, "cbar_kws": {"label": label}, **colors}
-    seaborn.heatmap(values, xticklabels=CLASS_NAMES, yticklabels=CLASS_NAMES, ax=ax, **style)
+    seaborn.heatmap(values, xticklabels=class_names, yticklabels=class_names, ax=ax, **style)
     ax.set(xlabel="predicted", ylabel="actual", title=title)
     ax.tick_params(axis="x", rotation=45)
     ax.tick_params(axis="y", rotation=0)
+    return ax.figure
+
+
+def plot_learning_curves(history, title):
+    """Draw accuracy and loss against the epoch, of the training images and, if it has them, of the validation images.
+
+    Args: dict of lists `accuracy` in [0, 1] and `loss` in nats, perhaps `val_accuracy` and `val_loss`; a value for each
+        epoch; title. Returns: Figure
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title)
+    for ax, name in zip(axes, ("accuracy", "loss"), strict=True):
+        for key, label, style in ((name, "training", "C0o-"), (f"val_{name}", "validation", "C1s--")):
+            if key in history:
+                values = np.array(history[key]) * (100 if name == "accuracy" else 1)
+                ax.plot(np.arange(len(values)) + 1, values, style, markersize=4, label=label)
+        ax.set(xlabel="epoch", ylabel="accuracy, %" if name == "accuracy" else "loss, nats")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(frameon=False)
     return figure
 
 
 @functools.cache
 def has_display():
-    """Say whether Matplotlib's backend opens windows; without a display it falls back to one that does not."""
-    try:
-        import matplotlib.pyplot as plt
+    """Return whether figures open, in windows or in a notebook; without a display, Matplotlib is set to draw files.
 
-        plt.switch_backend(plt.get_backend())  # loads it
-    except (ImportError, ValueError) as error:  # MPLBACKEND may be a notebook's, inherited by its child processes
-        logger.warning("%s; figures are saved", error)
-        os.environ["MPLBACKEND"] = "Agg"
-        import matplotlib.pyplot as plt
-
-        plt.switch_backend("Agg")
+    From then on, its other settings are its own defaults, whatever the user's are.
+    """
+    is_notebook = hasattr(builtins, "__IPYTHON__")
+    backend = "" if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", "")  # a bad one breaks the import
+    if "inline" in backend and not is_notebook:  # a notebook has started this process
+        backend = "Agg"
+    import matplotlib.pyplot as plt
     from matplotlib.backends import BackendFilter, backend_registry
 
-    backend = plt.get_backend().lower()
-    return backend in backend_registry.list_builtin(BackendFilter.INTERACTIVE) or "inline" in backend  # a notebook's
+    try:
+        plt.switch_backend(backend or plt.get_backend())  # loads it
+    except (ImportError, RuntimeError, ValueError) as error:
+        logger.warning("%s; figures are saved", error)
+        plt.switch_backend("Agg")
+    plt.rcdefaults()  # all settings but the backend
+    backend, windows = plt.get_backend().lower(), BackendFilter.INTERACTIVE
+    return backend in backend_registry.list_builtin(windows) or (is_notebook and "inline" in backend)
 
 
 def path_to_save(options, name):
-    """Return where to save a figure, on request or without a display; otherwise None. Args: `cli.parse`'s; a name
+    """Return where to save a figure, on request or without a display; otherwise None.
 
+    The default is the name in the output folder; with `--model`, the model's name follows, so that a picture of one
+    model does not overwrite another's. Called before figures are drawn, because of `has_display`.
+
+    Args: options, as from `lab.study.command_line.parse`; file name
     Raises: LabError, the path cannot be written; checked before the work begins.
     """
     if has_display() and not options.save:
         return None
-    path = options.save if isinstance(options.save, Path) else options.output_dir / name
+    path = options.output_dir / name
+    if getattr(options, "model", None):
+        folder_and_model = filter(None, (options.model.parent.name, options.model.stem))
+        path = path.with_stem("_".join((path.stem, *folder_and_model)))
+    if isinstance(options.save, Path):
+        path = options.save
     require_writable(path)
     return path
 
 
 def save(figure, path):
-    """Save a Matplotlib Figure, if there is a path, and print the path. Raises: LabError, it cannot be written."""
+    """Save a Matplotlib Figure, if there is a path, and note the path. Raises: LabError, it cannot be written."""
     if path:
         with atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=150)
-        print(f"figure: {path}")
+        print(f"figure: {path}", file=sys.stderr)  # the last line on standard output is a result
 
 
 def show():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(100)  # of Gaussian quadrature
+LEVEL = 0.05  # of all tests; intervals are those of 95%
 
 
 def confusion_counts(actual, predicted, classes=10):
@@ -30,26 +30,18 @@ def wilson_interval(successes, n):
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n}")
-    z = NormalDist().inv_cdf(0.975)
+    z = NormalDist().inv_cdf(1 - LEVEL / 2)
     proportion = successes / n
     center = (proportion + z**2 / (2 * n)) / (1 + z**2 / n)
     half_width = z / (1 + z**2 / n) * math.sqrt(proportion * (1 - proportion) / n + z**2 / (4 * n**2))
     return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
-def mean_estimate(values):
-    """Return the Estimate of the mean of at least two values (Student 1908, doi:10.2307/2331554)."""
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return t_estimate(statistics.fmean(values), error, len(values) - 1)
-
-
-def mean_interval(values):
-    """Return mean, low and high of the 95% interval of `mean_estimate`."""
-    return mean_estimate(values)[:3]
-
-
 class Estimate(NamedTuple):
-    """A mean with its confidence interval, and the two-sided p-value of the hypothesis that the true mean is 0."""
+    """A mean with its confidence interval, and the two-sided p-value of the hypothesis that the true mean is 0.
+
+    Interval and p-value are nan where nothing is known of the variation: of one value, or of values that are all equal.
+    """
 
     mean: float
     low: float
@@ -57,13 +49,27 @@ class Estimate(NamedTuple):
     p_value: float
 
 
+NO_ESTIMATE = Estimate(*[math.nan] * 4)
+
+
+def mean_estimate(values):
+    """Return the Estimate of the mean of values (n,) (Student 1908, doi:10.2307/2331554)."""
+    n = len(values)
+    return t_estimate(statistics.fmean(values), statistics.stdev(values) / math.sqrt(n) if n > 1 else 0.0, n - 1)
+
+
+def mean_interval(values, limits=(-math.inf, math.inf)):
+    """Return the mean of values (n,) and its 95% interval, which ends at the limits: (0, 100) for percentages."""
+    mean, low, high, _ = mean_estimate(values)
+    return mean, *map(float, np.clip((low, high), *limits))
+
+
 def t_estimate(mean, standard_error, degrees):
     """Return the Estimate of a mean by Student's t distribution."""
-    if not standard_error:
-        return Estimate(mean, mean, mean, float(mean == 0))
-    half_width = t_quantile(0.975, degrees) * standard_error
-    p_value = 2 * (1 - t_distribution(abs(mean) / standard_error, degrees))
-    return Estimate(mean, mean - half_width, mean + half_width, p_value)
+    if standard_error <= 1e-12 * abs(mean):  # 0, or rounding
+        return Estimate(mean, math.nan, math.nan, math.nan)
+    half_width = t_critical(degrees) * standard_error
+    return Estimate(mean, mean - half_width, mean + half_width, t_p_value(mean / standard_error, degrees))
 
 
 def crossed_estimate(differences):
@@ -96,12 +102,65 @@ def crossed_estimate(differences):
 
 
 def holm(p_values):
-    """Return the p-values of a family of tests adjusted for their number (Holm 1979, jstor.org/stable/4615733)."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    """Return the p-values of a family of tests adjusted for their number (Holm 1979, jstor.org/stable/4615733).
+
+    nan, which stands for no test, stays nan and is not counted.
+    """
+    adjusted = np.array(p_values, np.float64)
+    order = np.argsort(adjusted)[: np.count_nonzero(~np.isnan(adjusted))]  # nan is sorted to the end
+    products = adjusted[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(products))
+    return adjusted.tolist()
+
+
+def estimate_data_ratios(sizes, ours, theirs):
+    """Return by what factor theirs must change its training data to be as accurate as ours, at each size.
+
+    Theirs is known with some numbers of training images; between two, it is read off a line over their logarithm. The
+    95% interval inverts the test of `crossed_estimate`: it goes from the smallest to the largest factor r for which
+    ours with n images does not differ significantly from that line at r n images. So the interval contains 1, that is
+    low < 1 < high, exactly if the two do not differ significantly with the same n images.
+
+    Args: numbers of training images, rising (sizes,); whether the models are correct, bool (sizes, seeds, images)
+    Returns: a (ratio, low, high) for each size. The ratio is infinite if ours is more accurate than theirs ever is, and
+        0 if it is less. A high that no size excludes is infinite, and such a low is 0.
+    """
+    levels = theirs.mean(axis=(1, 2))
+    last = len(sizes) - 1
+
+    def is_excluded(correct, place):  # places count sizes: 1.5 is halfway from the second to the third
+        before, after = theirs[math.floor(place)], theirs[math.ceil(place)].astype(np.float64)
+        return crossed_estimate(correct - before - place % 1 * (after - before)).p_value < LEVEL
+
+    def find_limit(correct, excluded, included):
+        for _ in range(20):
+            middle = (excluded + included) / 2
+            excluded, included = (middle, included) if is_excluded(correct, middle) else (excluded, middle)
+        return included
+
+    found = []
+    for n, correct in zip(sizes, ours.astype(np.float64), strict=True):
+        accuracy = correct.mean()
+        k = int(np.argmax(levels >= accuracy))  # the first size with which theirs is as accurate
+        if levels[k] < accuracy:
+            meeting = math.inf
+        elif k == 0:
+            meeting = 0.0 if levels[0] == accuracy else -math.inf
+        else:
+            meeting = k - (levels[k] - accuracy) / (levels[k] - levels[k - 1])
+        places = sorted({*map(float, range(len(sizes))), float(min(max(meeting, 0), last))})
+        included = [place for place in places if place == meeting or not is_excluded(correct, place)]
+        low, high = -math.inf, math.inf
+        if not included:  # nearest to what was tried
+            low, high = (last, math.inf) if meeting > 0 else (-math.inf, 0)
+        else:
+            if included[0] > 0:
+                low = find_limit(correct, places[places.index(included[0]) - 1], included[0])
+            if included[-1] < last:
+                high = find_limit(correct, places[places.index(included[-1]) + 1], included[-1])
+        logs = np.interp((meeting, low, high), range(len(sizes)), np.log(sizes), -math.inf, math.inf)
+        found.append(tuple(np.exp(logs - np.log(n)).tolist()))
+    return found
 
 
 def probability_of_superiority(first, second):
@@ -113,16 +172,6 @@ def probability_of_superiority(first, second):
     return float((first > second).mean() + (first == second).mean() / 2)
 
 
-def expected_maximum(values, k):
-    """Return the expected largest of k of the values, drawn without replacement.
-
-    The sum over i of C(i - 1, k - 1) / C(n, k) times the i-th smallest of n values: what the best of k trials of a
-    search is expected to be (Dodge et al. 2019, arXiv 1909.03004; without bias, Tang et al. 2020, arXiv 2004.13705).
-    """
-    ways = [math.comb(i, k - 1) for i in range(len(values))]
-    return sum(way * value for way, value in zip(ways, sorted(values), strict=True)) / math.comb(len(values), k)
-
-
 def f1_contributions(actual, predicted, label):
     """Return the F1 score of a class over all seeds, and what each image adds to it in each seed.
 
@@ -130,32 +179,46 @@ def f1_contributions(actual, predicted, label):
     Sampling Techniques, 6.3) is a sum over images, so that the variance of F1 is that of a mean.
 
     Args: classes, actual (images,) and predicted (seeds, images)
-    Returns: float, and float (seeds, images) whose mean is 0
+    Returns: float, and float (seeds, images) whose mean is 0; all nan if the class is neither actual nor predicted
     """
     is_actual, is_predicted = actual == label, predicted == label
     hits = 2.0 * (is_actual & is_predicted)
     counts = is_actual.astype(float) + is_predicted
-    score = hits.mean() / counts.mean()
-    return score, (hits - score * counts) / counts.mean()
+    with np.errstate(invalid="ignore"):
+        score = hits.mean() / counts.mean()
+        return score, (hits - score * counts) / counts.mean()
 
 
-def t_quantile(probability, degrees):
-    """Return a quantile above the median of Student's t distribution, by bisection of `t_distribution`."""
-    low, high = 0.0, 1.0
-    while t_distribution(high, degrees) < probability:
-        high *= 2
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_distribution(middle, degrees) < probability else (low, middle)
-    return high
+def t_critical(degrees):
+    """Return the t that |T| exceeds with a probability of 5%, by the secant method; at least one degree of freedom."""
+    before, t = 1.8, 1.9  # below the solution; the curve is convex, so that each step stays below
+    while abs(t - before) > 1e-9:
+        p_value = t_p_value(t, degrees)
+        slope = (p_value - t_p_value(before, degrees)) / (t - before)
+        before, t = t, t - (p_value - LEVEL) / slope
+    return t
 
 
-def t_distribution(t, degrees):
-    """Return P(T <= t) for t >= 0, T having Student's t distribution, by quadrature over atan(t / sqrt(df))."""
-    degrees = min(degrees, 1e6)  # beyond, it is the normal distribution to six digits
-    half = math.atan2(t, math.sqrt(degrees)) / 2
-    constant = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
-    return 0.5 + constant * half * float(WEIGHTS @ np.cos(half * (NODES + 1)) ** (degrees - 1))
+def t_p_value(t, degrees):
+    """Return P(|T| >= |t|), T having Student's t distribution; exact far out in the tails, too."""
+    square = min(abs(t), 1e150) ** 2
+    return incomplete_beta(degrees / (degrees + square), square / (degrees + square), degrees / 2, 0.5)
+
+
+def incomplete_beta(x, y, a, b):
+    """Return the regularized incomplete beta function I_x(a, b), by its continued fraction (dlmf.nist.gov/8.17#v).
+
+    Args: x in [0, 1]; y = 1 - x, which the caller knows to more digits if it is small; a and b, positive
+    """
+    if x > (a + 1) / (a + b + 2):  # there, it converges slowly
+        return 1 - incomplete_beta(y, x, b, a)
+    fraction = 1.0
+    for n in range(60, 0, -1):
+        m = n // 2
+        odd = -(a + m) * (a + b + m) / ((a + 2 * m) * (a + 2 * m + 1))
+        fraction = 1 + x / fraction * (odd if n % 2 else m * (b - m) / ((a + 2 * m - 1) * (a + 2 * m)))
+    log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    return x**a * y**b * math.exp(-log_beta) / (a * fraction)
 
 
 def expected_calibration_error(confidence, is_correct, bins=15):

@@ -19,9 +19,10 @@ class LabError(Exception):
 
 
 def run_main(main):
-    """Run a script's `main` and exit: 0 done, 1 failed with one line, 2 wrong usage, 130 or 143 ended by a signal.
+    """Run a script's `main`: return if it is done, exit with 1 if it failed, with 130 or 143 if a signal has ended it.
 
-    In a notebook or IPython (`%run`), return instead; signals and other errors are IPython's to handle.
+    Then there is one line on standard error. In a notebook or IPython (`%run`), return after an error, too; signals and
+    errors that are not LabErrors are IPython's to handle.
     """
     debug = "--debug" in sys.argv[1:]
     if getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
@@ -32,29 +33,51 @@ def run_main(main):
             if debug:
                 raise
             return print(f"error: {error}", file=sys.stderr)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the parent process
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        getattr(sys, name).reconfigure(errors="replace")  # a terminal without a character gets the rest
+    _open_closed_streams()
     _log_notes()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for background jobs of a shell
-            signal.signal(number, _exit_on_signal)
     try:
-        main()
-        sys.stdout.flush()
-        exit_now(0)
-    except BrokenPipeError:  # the reader, for example `head`, has closed standard output
-        exit_now(1)
+        with _exit_on_signals():
+            main()
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader, for example `head`, has gone
+        line = "standard output was closed before the end"
     except Exception as error:
         if debug:
             raise
         known = isinstance(error, LabError)
         line = " ".join((f"{error}" if known else f"{type(error).__name__}: {error} (--debug shows where)").split())
-        # without control characters that a terminal would obey
-        printable = "".join(character if character.isprintable() else "?" for character in line)
+    else:
+        return None
+    # without control characters that a terminal would obey
+    printable = "".join(character if character.isprintable() else "?" for character in line)
+    with contextlib.suppress(OSError):
         print(f"error: {printable}", file=sys.stderr)
-        exit_now(1)
+    for stream in (sys.stdout, sys.stderr):
+        _drop_what_cannot_be_written(stream)
+    return sys.exit(1)
+
+
+def _open_closed_streams():
+    """Give what a parent process has closed something to write to; a terminal without a character gets the rest."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # otherwise the next file would get its number, and what native code prints
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        if hasattr(getattr(sys, name), "reconfigure"):  # IDLE's has not
+            getattr(sys, name).reconfigure(errors="replace")
+
+
+def _drop_what_cannot_be_written(stream):
+    """Flush a stream; if that fails, send it nowhere, so that Python does not try again when it exits."""
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _log_notes():
@@ -63,7 +86,7 @@ def _log_notes():
 
 
 def exit_now(code):
-    """Exit without Python's interpreter shutdown, which takes TensorFlow 0.6 s and can crash its threads."""
+    """Exit without Python's shutdown, which can crash TensorFlow's threads in the middle of their work."""
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a signal has come in the middle of a print
         sys.stdout.flush()
         sys.stderr.flush()
@@ -78,6 +101,21 @@ def cleanup_on_signal(function):
         yield
     finally:
         _cleanups.remove(function)
+
+
+@contextlib.contextmanager
+def _exit_on_signals():
+    """Let SIGINT and SIGTERM clean up and end the process within the block."""
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for background jobs of a shell
+            with contextlib.suppress(ValueError):  # not in the main thread, as in some consoles
+                previous[number] = signal.signal(number, _exit_on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _exit_on_signal(number, frame):

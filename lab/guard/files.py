@@ -8,7 +8,7 @@ import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lab.plumbing.errors import LabError, cleanup_on_signal
+from lab.guard.errors import LabError, cleanup_on_signal
 
 
 def require_writable(path):
@@ -59,12 +59,19 @@ def temporary_folder(prefix):
 
 
 def ensure_temporary_folder(otherwise):
-    """Use a folder for temporary files if the system has none that is writable; TensorFlow does not start without."""
+    """Use a folder for temporary files if the system has none that is writable; TensorFlow does not start without.
+
+    If the user has no home folder, this one stands in for it, as in Keras; Matplotlib does not start without.
+    """
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
         otherwise.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = os.environ["TMPDIR"] = str(otherwise.absolute())
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def _temporary_path(path):

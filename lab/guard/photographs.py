@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from lab.plumbing.errors import LabError
+from lab.guard.errors import LabError
 
 # no others that Pillow knows: one of them is a programming language (EPS), and most are read by few
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")

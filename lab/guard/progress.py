@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from lab.plumbing.errors import LabError
+from lab.guard.errors import LabError
 
 
 def epoch_logger(history, epochs, steps, after_epoch):
@@ -19,7 +19,7 @@ def epoch_logger(history, epochs, steps, after_epoch):
     class EpochLogger(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             self.started, self.bar = time.perf_counter(), None
-            if sys.stdout.isatty():
+            if hasattr(sys.stdout, "isatty") and sys.stdout.isatty():
                 print(f"Epoch {epoch + 1}/{epochs}")
                 self.bar = keras.utils.Progbar(steps, stateful_metrics=("accuracy", "loss"))
 

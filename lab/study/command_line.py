@@ -1,114 +1,153 @@
-"""What the scripts' command lines share: parsers, what their flags mean, and how a training's results are printed."""
+"""What the scripts' command lines share: what their flags mean, which model they use, how a training is printed."""
 
+import argparse
+import functools
+import inspect
 import logging
 import statistics
-import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from lab import study
-from lab.data import file_digests, load_test_data
-from lab.plumbing import arguments
-from lab.plumbing.arguments import nonempty_path, whole_number  # noqa: F401 - for the scripts
-from lab.plumbing.errors import run_main  # noqa: F401 - for the scripts
-from lab.plumbing.files import ensure_temporary_folder
-from lab.plumbing.photographs import read_photograph  # noqa: F401 - for the scripts
-from lab.plumbing.provenance import describe_training
-from lab.plumbing.results import Training
-from lab.plumbing.untrusted_models import load_compatible_model
-from lab.recipe import POLICIES, SMOKE, Recipe, initialize_model, predict
-from lab.statistics import wilson_interval
+from lab.analysis import figures
+from lab.analysis.statistics import wilson_interval
+from lab.guard.files import ensure_temporary_folder, require_writable
+from lab.guard.models import load_compatible_model
+from lab.study import flags, provenance, published, runs
+from lab.study.records import Checkpoint, load_saved
+from lab.training.data import data_digest, find_data_set, load_test_data
+from lab.training.recipe import Recipe
+from lab.training.startup import start_tensorflow
 
-SAVES = Path(__file__).resolve().parent.parent / "saves"
-RESULTS = SAVES.parent / "results"
+FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
+SMOKE_IMAGES = {"train_images": 2_000, "test_images": 500}
 
 logger = logging.getLogger(__name__)
 
 
 def figure_parser(description):
     """Return the parser of a script that draws what a model predicts. Args: the script's docstring"""
-    flags = arguments.parser(description, Recipe(), POLICIES, SAVES)
-    flags.add_argument("--model", type=nonempty_path, metavar="PATH", help="any compatible Keras model file")
-    pixels_help = "largest pixel value that --model was trained on; default 1, or 255 if one of its layers rescales"
-    flags.add_argument("--pixels", type=int, choices=(1, 255), help=pixels_help)
-    return flags
+    parser = flags.make_parser(description, published.SAVES, FIGURE_SUFFIXES)
+    parser.add_argument("--model", type=flags.nonempty_path, metavar="PATH", help="any compatible Keras model file")
+    range_help = "pixel values that --model was trained on, such as 0 255 or -1 1; by default what suits it best"
+    parser.add_argument("--pixel-range", type=flags.finite_float, nargs=2, metavar=("LOW", "HIGH"), help=range_help)
+    return parser
 
 
-def study_parser(description, variants, seeds):
-    """Return the parser of a script that compares variants over many runs. Args: `seeds`, how many by default"""
-    flags = arguments.parser(description, Recipe(), POLICIES, SAVES)
-    arguments.add_study_flags(flags, variants, seeds)
-    return flags
+def study_parser(description, variants, seeds, first_seed=0, without=()):
+    """Return the parser of a script that compares variants over many runs.
+
+    Args: the script's docstring; dict of Variant by name; how many seeds by default, and the first; names of flags that
+        would do nothing
+    """
+    parser = flags.make_parser(description, published.SAVES, FIGURE_SUFFIXES, without)
+    flags.add_study_flags(parser, variants, seeds, first_seed)
+    return parser
 
 
-def parse(flags, argv):
-    """Parse arguments and add what they mean: `recipe`, and `output_dir` with smoke runs apart."""
-    options = arguments.parse(flags, argv)
-    given = {name: getattr(options, name) for name in asdict(Recipe()) if getattr(options, name, None) is not None}
-    options.recipe = replace(SMOKE if options.smoke else Recipe(), **given)
-    if options.smoke:
-        options.output_dir /= "smoke"
+def parse(parser, argv):
+    """Parse arguments; what they mean is in `recipe`, `dataset` and `output_dir`, with parts and other data apart."""
+    options = flags.parse_flags(parser, argv)
+    given = {each.name: getattr(options, each.name, None) for each in fields(Recipe)}
+    options.recipe = replace(
+        Recipe(epochs=1) if options.smoke else Recipe(),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    vars(options).update(asdict(options.recipe))
+    train_images = getattr(options, "train_images", None)
+    images = SMOKE_IMAGES if options.smoke else {"train_images": train_images}
+    options.dataset = find_data_set(str(options.dataset), options.data_dir, **images)
+    apart = [options.dataset.name] if options.dataset.name != "fashion-mnist" else []
+    apart += ["smoke"] if options.smoke else [f"first-{train_images}"] if train_images else []
+    options.output_dir = options.output_dir.joinpath(*apart)
     ensure_temporary_folder(options.output_dir)
     return options
 
 
-def run_training(script, argv):
-    """Train a script's model as its command line says, and print its record. Args: name of the module; arguments"""
-    script = sys.modules[script]
-    flags = arguments.parser(script.__doc__, Recipe(), POLICIES, SAVES, suffixes=(".keras",))
-    flags.add_argument("--resume", action="store_true", help="resume an interrupted training after its last epoch")
-    options = parse(flags, argv)
-    path = options.save if isinstance(options.save, Path) else options.output_dir / script.SAVED_AS
-    training = _training(script, path, options)
-    _, record = training.load_or_start() if options.resume else training.start()
-    print_record(record)
+def parse_arguments(train, argv):
+    """Parse the arguments of a script that trains a model, and start TensorFlow with the threads that fix the bits.
+
+    Args: the script's `train`, a function of the options, which have `dataset`, `seed`, `epochs`, `batch_size`,
+        `learning_rate` and `checkpoint`; arguments
+    """
+    parser = flags.make_parser(train.__globals__["__doc__"], published.SAVES, (".keras",), without=("--retrain",))
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted training after its last epoch")
+    options = parse(parser, argv)
+    options.figure_path = figures.path_to_save(
+        argparse.Namespace(**{**vars(options), "save": bool(options.save)}), f"{_name(train)}_learning_curves.png"
+    )
+    start_tensorflow(options.threads, options.precision)
+    path = options.save if isinstance(options.save, Path) else None
+    return _options_for(train, options, path, options.resume)
 
 
-def load_or_train(script, options):
+def _name(train):
+    return Path(inspect.getfile(train)).stem
+
+
+def _options_for(train, options, path=None, resume=True):
+    """Return the options of one script's training: as `parse_arguments`, and where its model is saved."""
+    path = path or options.output_dir / f"{_name(train)}.keras"
+    require_writable(path)
+    decided_by = functools.cache(lambda: _describe_training(train, options))
+    checkpoint = Checkpoint(path.with_suffix(".checkpoint.npz"), decided_by, resume)
+    return argparse.Namespace(
+        **{**vars(options), "model_path": path, "provenance": decided_by, "checkpoint": checkpoint}
+    )
+
+
+def _describe_training(train, options):
+    """Return what decides the model that a script trains, a dict of JSON types; the script counts as a whole."""
+    files = provenance.own_files([train])
+    return {
+        **asdict(options.recipe),
+        "seed": options.seed,
+        "data_set": options.dataset.name,
+        "data_sha256": data_digest(options.dataset),
+        "images_used": [options.dataset.train_images, options.dataset.test_images],
+        "training_code": provenance.training_code(),
+        "script": provenance.code_digest(files),
+        **provenance.library_versions(),
+        "packages": provenance.package_versions(files),
+    }
+
+
+def load_or_train(train, options):
     """Return the model and the record of a script's training, reused if nothing that decides them has changed.
 
-    Args: module with `build_model`, `train` and `SAVED_AS`, for example `deep_learning`; options, as from `parse`
+    Args: the script's `train`, for example `deep_learning.train`; options, as from `parse`
     """
-    training = _training(script, options.output_dir / script.SAVED_AS, options)
-    return training.start() if options.retrain else training.load_or_start()
+    start_tensorflow(options.threads, options.precision)
+    training = _options_for(train, options, resume=not options.retrain)
+    if not options.retrain:
+        try:
+            found = load_saved(training.model_path, training.provenance())
+        except runs.LabError as reason:
+            logger.info("training: %s", reason)
+        else:
+            logger.info("reused: %s", training.model_path)
+            return found
+    return train(training)
 
 
-def _training(script, path, options):
-    def describe():
-        functions = initialize_model, script.build_model, script.train
-        return describe_training(*functions, options.recipe, options.seed, file_digests())
-
-    return Training(script.train, path, options.recipe, options.seed, options.data_dir, describe)
-
-
-def given_or_trained_model(script, options):
-    """Return the model that `--model` gives, or else the script's, loaded or trained. Args: as `load_or_train`"""
+def given_or_trained_model(train, options):
+    """Return the model that `--model` gives, or else that of a script, loaded or trained. Args: as `load_or_train`"""
     if not options.model:
-        return load_or_train(script, options)[0]
-    model = load_compatible_model(options.model, options.pixels)
-    if not getattr(options, "image", None):
-        images, labels = load_test_data(options.data_dir).first(500)
-        accuracy = (predict(model, images).argmax(axis=1) == labels).mean()
-        if accuracy < 0.5:
-            advice = "was it trained on other pixel values? Try --pixels 255 or --pixels 1"
-            found = f"correct for {accuracy:.0%} of 500 test images, chance is 10%"
-            logger.warning("warning: %s is %s; %s", options.model, found, advice)
-    return model
+        return load_or_train(train, options)[0]
+    start_tensorflow(options.threads, options.precision)
+    return load_compatible_model(options.model, *load_test_data(options.dataset).first(500), options.pixel_range)
 
 
-def study_runs(script, options, plan=None, retrain=None):
-    """Return the runs that a study's flags ask for, done if they are missing; as `lab.study.run_study`.
+def study_runs(script, options, plan=None):
+    """Return the runs that a study's flags ask for, done if they are missing; as `lab.study.runs.run_study`.
 
-    Args: name of the script's module; options, as from `parse`; RunKeys, by default each of the options' variants with
-        each of their seeds; `retrain` instead of the options'
+    Args: the script's `__file__`; options, as from `parse`; RunKeys, by default each of the options' variants with
+        each of their seeds
     """
-    plan = plan or [study.RunKey(name, seed, options.recipe) for seed in seeds(options) for name in options.variants]
-    folder = script.rpartition(".")[2]
+    plan = plan or [runs.RunKey(name, seed, options.recipe) for seed in seeds(options) for name in options.variants]
     if options.from_results:
-        return study.published_runs(script, plan, RESULTS / folder)
-    retrain = options.retrain if retrain is None else retrain
-    where = options.data_dir, options.jobs, options.cluster
-    return study.run_study(script, plan, options.output_dir / folder, *where, retrain)
+        return runs.published_runs(script, plan, options.dataset)
+    folder = options.output_dir / Path(script).stem
+    return runs.run_study(script, plan, folder, options.dataset, options.jobs, options.cluster, options.retrain)
 
 
 def seeds(options):
@@ -116,13 +155,18 @@ def seeds(options):
     return range(options.seed, options.seed + options.seeds)
 
 
-def print_record(record):
-    """Print what the record of a training says, the test accuracy last."""
-    seconds = record["history"]["seconds"]
-    test, train = record["test"], record["train"]
-    low, high = wilson_interval(round(test["accuracy"] * test["n"]), test["n"])
+def print_record(record, options):
+    """Print what the record of a training says, the test accuracy last; draw its learning curves.
+
+    Args: what `save` returned; options, as from `parse_arguments`
+    """
+    history = record["history"]
+    low, high = wilson_interval(round(record["test_accuracy"] * record["test_images"]), record["test_images"])
     print(f"parameters {record['parameters']:,}")
-    print(f"time per epoch {statistics.median(seconds):.2f} s (median of {len(seconds)})")
-    print(f"training accuracy {train['accuracy']:.4f} (n = {train['n']:,}), loss {train['loss']:.4f}")
-    interval = f"95% CI {low:.4f}-{high:.4f}, n = {test['n']:,}"
-    print(f"test accuracy {test['accuracy']:.4f} ({interval}), loss {test['loss']:.4f}")
+    print(f"time per epoch {statistics.median(history['seconds']):.2f} s (median of {len(history['seconds'])})")
+    train = f"(n = {record['train_images']:,}), loss {record['train_loss']:.4f}"
+    print(f"training accuracy {record['train_accuracy']:.4f} {train}")
+    interval = f"95% CI {low:.4f}-{high:.4f}, n = {record['test_images']:,}"
+    print(f"test accuracy {record['test_accuracy']:.4f} ({interval}), loss {record['test_loss']:.4f}", flush=True)
+    figures.save(figures.plot_learning_curves(history, options.model_path.stem), options.figure_path)
+    figures.show()

@@ -13,10 +13,10 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from lab.plumbing.errors import LabError, cleanup_on_signal, exit_now
-from lab.plumbing.files import temporary_folder
+from lab.guard.errors import LabError, cleanup_on_signal, exit_now
+from lab.guard.files import temporary_folder
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = 3  # at a task whose process or worker is lost
 EXPECTED_ERROR_EXIT = 3  # exit code of a process that ends with a LabError; a traceback's is 1
 
@@ -81,7 +81,7 @@ def _dask_executor(address):
     try:
         from distributed import Client
     except ImportError as error:
-        raise LabError("--cluster needs Dask; pip install -r requirements-cluster.txt") from error
+        raise LabError("--cluster needs Dask; pip install -r requirements/cluster.txt") from error
     for name in ("distributed", "distributed.client"):  # they log tracebacks of what they raise anyway
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -91,7 +91,7 @@ def _dask_executor(address):
 
     def run_on_worker(module, task):
         # a function within a function is pickled as a whole, so that the scheduler does not need this project
-        from lab.plumbing.executors import run_in_subprocess
+        from lab.study.executors import run_in_subprocess
 
         return run_in_subprocess(module, task)
 
@@ -112,7 +112,8 @@ def run_in_subprocess(module, task):
     """
     with temporary_folder("lab-run-") as folder:
         command = [sys.executable, "-m", module, str(folder / "result")]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
             _children.add(process)

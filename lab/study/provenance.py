@@ -1,90 +1,222 @@
-"""What decides a training's result: a saved model or a finished run is reused only if all of it is the same.
+"""What decides a run's numbers, as digests of code, model and images; and by which commit, where and when it was made.
 
-That is the recipe, the seed, the model's configuration, the very images, the library versions, and the code, followed
-through every function, class and constant of this project that it uses. Dependencies are never declared by hand.
+Code counts as whole files, compared as syntax trees without docstrings: all of lab/training for every run; the module
+in lab/changes, or wherever else a function or class that takes part is defined, for the runs it takes part in.
 """
 
+import ast
 import contextlib
 import functools
+import hashlib
+import importlib.util
+import inspect
 import json
-import os
 import platform
+import subprocess
+import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
-from lab.plumbing.digests import code_digest, digest, stable_repr
+import numpy as np
+
+from lab.guard.errors import LabError
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING, CHANGES = ROOT / "lab" / "training", ROOT / "lab" / "changes"
+LIBRARIES = ("tensorflow", "keras", "numpy")  # that every training uses
+INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 
 
-def describe_training(initialize_model, build_model, train, recipe, seed, images):
-    """Return all that decides a finished training on a given processor, by part, as a dict of JSON types.
+def text_digest(text):
+    """Return the SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
-    Args: function of `build_model`, the recipe and a seed that returns a Keras model; the function that builds it; the
-        function, or tuple of functions, that trains it; dataclass of the training's values; seed; digest of the images
-        and labels, of JSON types
+
+def arrays_digest(arrays):
+    """Return the SHA-256 of arrays in order, of their dtypes, shapes and values."""
+    sha256 = hashlib.sha256()
+    for array in arrays:
+        sha256.update(f"{array.dtype.str}{array.shape}".encode())
+        sha256.update(np.ascontiguousarray(array))
+    return sha256.hexdigest()
+
+
+def training_code():
+    """Return the digest of the code that decides the numbers of every run, lab/training."""
+    return code_digest(sorted(TRAINING.glob("*.py")))
+
+
+def code_digest(files):
+    """Return the SHA-256 of the syntax trees of Python files, of the same in every folder; "" without any."""
+    trees = [[path.name, *_plain(_parse(path))] for path in files]
+    return text_digest(json.dumps(trees)) if trees else ""
+
+
+def _parse(path):
+    """Return a file's syntax tree without docstrings."""
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
+            del node.body[0]
+    return tree
+
+
+def _plain(node):
+    """Return a syntax tree in JSON types, the same in all versions of Python: they differ in their empty fields."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return [type(node).__name__, *([name, _plain(value)] for name, value in fields)]
+    return [_plain(each) for each in node] if isinstance(node, list) else repr(node)
+
+
+def own_files(values):
+    """Return the files that define these functions and classes, and what they import, in order.
+
+    Not those of lab/training, which count for every run, of the rest of lab/, which decides no number, and of installed
+    packages, which count by their version.
     """
-    model = _model_digest(initialize_model, build_model, recipe)
-    code = describe_code(build_model, train)
-    return {"recipe": asdict(recipe), "seed": seed, **code, "model": model, "images": images, "versions": versions()}
+    found, queue = set(), [Path(inspect.getfile(value)).resolve() for value in _defined(values)]
+    for path in queue:  # it grows meanwhile
+        if _is_own(path) and path not in found:
+            if not path.is_file():
+                raise LabError(f"{path}: what takes part in a training must be defined in a file")
+            found.add(path)
+            queue += _imported(path)[0]
+    return sorted(found, key=lambda path: (path.name, path))
 
 
-def describe_code(build_model, train):
-    """Return the digests of the code that builds a model, and of all other code that decides its training."""
-    return {"training code": code_digest(train, without=(build_model,)), "model code": code_digest(build_model)}
+def _defined(values):
+    """Yield the functions and classes behind values: partials, methods, decorated functions, closures, instances."""
+    for value in values:
+        if isinstance(value, functools.partial):
+            yield from _defined([value.func, *value.args, *value.keywords.values()])
+        elif inspect.isfunction(value) or inspect.ismethod(value):
+            yield inspect.unwrap(value)
+            cells = getattr(value, "__closure__", None) or ()
+            yield from _defined(cell.cell_contents for cell in cells if callable(cell.cell_contents))
+        elif value is not None and type(value).__module__ != "builtins" or inspect.isclass(value):
+            defined = value if inspect.isclass(value) else type(value)
+            yield from (each for each in defined.__mro__ if hasattr(sys.modules.get(each.__module__), "__file__"))
 
 
-def differing_parts(before, now):
-    """Return the names of the parts in which two dicts differ; the fields of a part that is itself a dict by name."""
-    names = []
-    for name in dict.fromkeys([*now, *before]):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict) and old != new:
-            names.append(f"{name} ({', '.join(differing_parts(old, new))})")
-        elif old != new:
-            names.append(name)
-    return names
+def _is_own(path):
+    if path.is_relative_to(ROOT / "lab"):
+        return path.is_relative_to(CHANGES)
+    installed = any(path.is_relative_to(folder) for folder in INSTALLED)
+    return not installed and not {"tensorflow", "keras", "numpy"}.intersection(path.parts)
 
 
-@functools.cache
-def _model_digest(initialize_model, build_model, recipe):
-    """Return the SHA-256 of a model's configuration."""
-    with ThreadPoolExecutor(1) as thread:  # of its own: there, the names that Keras makes up for layers start from one
-        model = thread.submit(initialize_model, build_model, recipe, 0).result()
-    import keras
+def _imported(path):
+    """Return what a Python file imports: the files of own modules, and the names of all top-level packages."""
+    names = set()
+    for node in ast.walk(_parse(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            folder = path.parents[node.level - 1] if node.level else None
+            module = ".".join([*folder.relative_to(ROOT).parts, node.module or ""]) if folder else node.module
+            names |= {module.strip("."), *(f"{module}.{alias.name}".strip(".") for alias in node.names)}
+    files = set()
+    packages = {name.partition(".")[0] for name in names}
+    installed = {name for name in packages if not any(map(_is_own, _locations(name)))}
+    for name in names:
+        if name.partition(".")[0] not in installed:
+            files.update(path for path in _locations(name) if path.is_file() and _is_own(path))
+    return sorted(files), packages
 
-    try:
-        configuration = keras.saving.serialize_keras_object(model)
-    except (TypeError, ValueError, NotImplementedError):  # Keras cannot save it; the code that builds it still counts
-        configuration = [(weight.path, weight.shape) for weight in model.weights]
-    text = json.dumps(configuration, sort_keys=True, default=stable_repr)
-    # the digest of a lambda's code would depend on its folder and line; "model code" has it
-    configuration = json.loads(
-        text, object_hook=lambda each: "lambda" if each.get("class_name") == "__lambda__" else each
-    )
-    return digest(json.dumps(configuration, sort_keys=True))
+
+def _locations(name):
+    """Return the file, or the folders, of a module; [] if there is none of this name, or it is a function."""
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        spec = importlib.util.find_spec(name)
+        places = [spec.origin] if spec.has_location else spec.submodule_search_locations or []
+        return [Path(place).resolve() for place in places]
+    return []
 
 
-def versions():
-    """Return the versions of the libraries that decide a run's numbers; those that are installed."""
+def package_versions(files):
+    """Return the versions of the packages that own files import, but for those that every training uses, as text."""
+    names = set().union(*(_imported(path)[1] for path in files)) - sys.stdlib_module_names - {"lab", *LIBRARIES}
+    if not names:
+        return ""
+    distributions = packages_distributions()
+    packages = {package for name in names for package in distributions.get(name, [])}
+    return ", ".join(f"{package.lower()} {version(package)}" for package in sorted(packages, key=str.lower))
+
+
+def library_versions():
+    """Return the versions of the libraries that every training uses, by name."""
     found = {}
-    for package in ("tensorflow", "keras", "numpy", "pillow"):
+    for package in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
 
 
+def constants_digest(function):
+    """Return the digest of the plain values that a function was made with: of its closure, or as a partial."""
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    arguments = [*getattr(function, "args", ()), *getattr(function, "keywords", {}).items()]
+    return text_digest(repr([each for each in cells + arguments if not callable(each)])) if cells or arguments else ""
+
+
+@functools.cache
+def describe_model(build_model, initialize, precision):
+    """Return what identifies an untrained model: the digest of its configuration and initial weights, and own files.
+
+    The weights are those of seed 0, so that a model is built once, not once for each seed; the seed counts by itself.
+    Initializers count through these weights. Args: `initialize`, lab.training.recipe.initialize_model; `precision`
+    decides the dtypes.
+    """
+    with ThreadPoolExecutor(1) as thread:  # of its own: there, the names that Keras makes up for layers start from one
+        model = thread.submit(initialize, build_model, 0).result()
+    import keras
+
+    try:
+        configuration = keras.saving.serialize_keras_object(model)
+    except (TypeError, ValueError, NotImplementedError):  # Keras cannot save it; its own files still count
+        configuration = [(weight.path, weight.shape) for weight in model.weights]
+    text = json.dumps(configuration, sort_keys=True, default=str)
+    # a lambda's code would depend on its folder and line; its file counts
+    configuration = json.loads(text, object_hook=lambda each: each if each.get("class_name") != "__lambda__" else None)
+    digest = text_digest(json.dumps(configuration, sort_keys=True) + arrays_digest(model.get_weights()))
+    layers = list(_flatten(model))
+    parts = [value for layer in layers for name, value in vars(layer).items() if not name.endswith("_initializer")]
+    return digest, own_files([*layers, *filter(callable, parts)])
+
+
+def _flatten(layer):
+    yield layer
+    for each in getattr(layer, "layers", []):
+        yield from _flatten(each)
+
+
+def checkout_state():
+    """Return the commit of the project's checkout and whether anything in it differs from that; "" and None without."""
+
+    def git(*arguments):
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if Path(git("rev-parse", "--show-toplevel")).resolve() == ROOT:
+            return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    return {"commit": "", "dirty": None}
+
+
 def environment():
-    """Return the versions and the hardware that a time or a last bit may depend on."""
+    """Return the hardware and the Python that a time or a last bit may depend on, and the time of day."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "python": platform.python_version(),
-        **versions(),
         "processor": _processor(),
-        "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
-        "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus],
+        "gpus": ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -95,3 +227,8 @@ def _processor():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def differing_parts(before, now):
+    """Return the names of the parts in which two dicts differ."""
+    return [name for name in dict.fromkeys([*now, *before]) if before.get(name) != now.get(name)]

@@ -1,12 +1,9 @@
-"""Results on disk: finished runs, trained models, checkpoints. Each has a record of what decided it.
+"""Results on disk: finished runs, trained models, checkpoints. Each has a record, which the run itself writes once.
 
-A model `fashion.keras` has its record in `fashion.json`, with the digest of its weights, so that a model and a record
-from two trainings (a kill between the two writes) are noticed. Its checkpoint is `fashion.checkpoint.npz`.
+A model `deep_learning.keras` has its record in `deep_learning.json`, with the digest of its weights, so that a model
+and a record from two trainings (a kill between the two writes) are noticed.
 """
 
-import contextlib
-import functools
-import glob
 import json
 import logging
 import os
@@ -15,25 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.plumbing.digests import arrays_digest, digest
-from lab.plumbing.errors import CORRUPT_FILE_ERRORS, LabError
-from lab.plumbing.files import atomic_write, require_writable
-from lab.plumbing.provenance import differing_parts, environment
-from lab.plumbing.untrusted_models import load_model
+from lab.guard.errors import CORRUPT_FILE_ERRORS, LabError
+from lab.guard.files import atomic_write, require_writable
+from lab.guard.models import load_model
+from lab.study.provenance import arrays_digest, checkout_state, differing_parts, environment
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A record, a dict of JSON types that says under "made_of" what decided the run, and arrays by name."""
+    """A record, a dict of JSON types; arrays by name; and the labels of the images that they are about, uint8 (n,)."""
 
     record: dict
     arrays: dict
+    labels: np.ndarray
 
     def save(self, file, write=np.savez_compressed):
         """Write the run to a path or file object, as an .npz file."""
-        write(file, record=json.dumps({**self.record, "arrays": list(self.arrays)}), **self.arrays)
+        write(file, record=json.dumps({**self.record, "arrays": list(self.arrays)}), labels=self.labels, **self.arrays)
 
     @classmethod
     def from_file(cls, path):
@@ -41,121 +38,103 @@ class Run:
         try:
             with np.load(path) as content:
                 arrays = {name: content[name] for name in content.files}
-            record = json.loads(str(arrays.pop("record")))
-            if record.pop("arrays") != list(arrays) or not isinstance(record["made_of"], dict):
-                raise ValueError("an array is missing, or what decided it")
+            record, labels = json.loads(str(arrays.pop("record"))), arrays.pop("labels")
+            if record.pop("arrays") != list(arrays):
+                raise ValueError("an array is missing")
         except CORRUPT_FILE_ERRORS as error:
             raise LabError(f"{path}: corrupt ({type(error).__name__}: {error})") from error
-        return cls(record, arrays)
+        return cls(record, arrays, labels)
 
 
-def run_path(folder, variant, made_of):
-    """Return the path of the run that all of this decides."""
-    return Path(folder) / f"{variant}-{made_of['seed']}-{digest(json.dumps(made_of, sort_keys=True))[:12]}.npz"
+def describe_result(model, history, scores):
+    """Return what is known of a finished training, a dict of JSON types, by the columns of runs.csv.
 
-
-def changed_since(path, variant, made_of):
-    """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
-    differences = []
-    for other in glob.glob(f"{glob.escape(str(path).rpartition('-')[0])}-*.npz"):  # no error for too long a name
-        with contextlib.suppress(LabError, AttributeError):  # a file with a record of another form
-            record = Run.from_file(other).record
-            before, now = record["made_of"].get("recipe", {}), made_of["recipe"]
-            same_recipe = all(
-                before[name] == now[name] for name in before.keys() & now.keys()
-            )  # it may have a new field
-            if same_recipe and record.get("variant") == variant:
-                differences.append(differing_parts(record["made_of"], made_of))
-    return min(differences, key=len, default=[])
-
-
-def make_record(model, history, scores):
-    """Return what is known of a finished training, a dict of JSON types. Args: as `Training.save`"""
-    parts = {"parameters": model.count_params(), "weights_sha256": arrays_digest(model.get_weights())}
-    return {**parts, "history": history, **scores, "environment": environment()}
-
-
-class Training:
-    """One training and the place of its result, as a script's `train` gets it.
-
-    `train` is a function of a Training that trains and saves the model and returns it with its record; `describe`, one
-    that returns all that decides the result, a dict of JSON types.
+    Args: trained model; what `fit` returned; dict of what `evaluate` returned for "train" and "test"
     """
+    history = dict(history)
+    path = history.pop("training_path")
+    return {
+        **{f"{split}_images": scores[split]["n"] for split in ("train", "test")},
+        "epochs_done": len(history["seconds"]),
+        **{f"{split}_{name}": scores[split][name] for split in ("train", "test") for name in ("accuracy", "loss")},
+        "parameters": model.count_params(),
+        "seconds_per_epoch": float(np.median(history["seconds"])),
+        "training_path": path,
+        "weights_sha256": arrays_digest(model.get_weights()),
+        "history": history,
+        **environment(),
+        **checkout_state(),
+    }
 
-    def __init__(self, train, path, recipe, seed, data_dir, describe):
-        self.train, self.path, self.describe = train, Path(path), describe
-        self.recipe, self.seed, self.data_dir = recipe, seed, data_dir
-        self.record_path = self.path.with_suffix(".json")
 
-    @functools.cached_property
-    def made_of(self):
-        return self.describe()
+def save(model, history, scores, options):
+    """Save a trained model and its record; return both. Raises: LabError, the files cannot be written.
 
-    def start(self, resume=False):
-        """Train and save the model, from the checkpoint of an interrupted training if there is one and `resume`.
+    Args: as `describe_result`; `options`, as from `lab.study.command_line.parse_arguments`
+    """
+    import keras
 
-        Returns: model, record: Keras model, dict of JSON types
-        Raises: LabError, no data, no place to write to, or a training that diverges.
-        """
-        require_writable(self.path)
-        self.checkpoint = Checkpoint(self.path.with_suffix(".checkpoint.npz"), self.made_of, resume)
-        return self.train(self)
+    optimizer = keras.saving.serialize_keras_object(model.optimizer)
+    record = {
+        **options.provenance(),
+        "optimizer": {"class_name": optimizer["class_name"], **optimizer["config"]},
+        **describe_result(model, history, scores),
+    }
+    with atomic_write(options.model_path) as temporary:
+        model.save(temporary)
+    with atomic_write(_record_path(options.model_path)) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+    options.checkpoint.path.unlink(missing_ok=True)
+    logger.info("saved: %s", options.model_path)
+    return model, record
 
-    def load_or_start(self):
-        """Return the saved model if nothing that decides it has changed; otherwise train it and say why. As `start`"""
-        try:
-            model, record = self._load()
-        except LabError as reason:
-            logger.info("training: %s", reason)
-            return self.start(resume=True)
-        logger.info("reused: %s", self.path)
-        return model, record
 
-    def save(self, model, history, scores):
-        """Save the trained model and its record; return both. Raises: LabError, the files cannot be written."""
-        record = {"made_of": self.made_of, **make_record(model, history, scores)}
-        with atomic_write(self.path) as temporary:
-            model.save(temporary)
-        with atomic_write(self.record_path) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        self.checkpoint.path.unlink(missing_ok=True)
-        logger.info("saved: %s", self.path)
-        return model, record
+def load_saved(path, provenance):
+    """Return a saved model and its record. Raises: LabError, why they cannot be reused.
 
-    def _load(self):
-        """Return the saved model and its record. Raises: LabError, why they cannot be reused."""
-        if not os.path.isfile(self.path):  # no error for a name that is too long
-            raise LabError(f"no {self.path}")
-        try:
-            record = json.loads(self.record_path.read_text(encoding="utf-8"))
-            changed = differing_parts(record["made_of"], self.made_of)
-            digest = record["weights_sha256"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise LabError(f"no usable record {self.record_path}") from error
-        if changed:
-            raise LabError(f"{self.path} is from a training with different {', '.join(changed)}")
-        model = load_model(self.path)
-        if arrays_digest(model.get_weights()) != digest:
-            raise LabError(f"{self.path} and its record are from two different trainings")
-        return model, record
+    Args: path of the model; what decides it now, a dict of JSON types
+    """
+    if not os.path.isfile(path):  # no error for a name that is too long
+        raise LabError(f"no saved model at {path}")
+    try:
+        record = json.loads(_record_path(path).read_text(encoding="utf-8"))
+        changed = differing_parts({name: record[name] for name in provenance if name in record}, provenance)
+        digest = record["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise LabError(f"no usable record {_record_path(path)}") from error
+    if changed:
+        raise LabError(f"{path} is from a training with different {', '.join(changed)}")
+    model = load_model(path)
+    if arrays_digest(model.get_weights()) != digest:
+        raise LabError(f"{path} and its record are from two different trainings")
+    return model, record
+
+
+def _record_path(path):
+    return path.with_suffix(".json")
 
 
 class Checkpoint:
     """The state of a training after each epoch in one .npz file, from which it resumes to the very same weights.
 
-    Keras' BackupAndRestore lacks the state of the generator that shuffles the images. `made_of` is what decides the
-    training; `resume`, whether to use a file that exists.
+    Keras' BackupAndRestore lacks the state of the generator that shuffles the images.
     """
 
-    def __init__(self, path, made_of, resume):
-        self.path, self.made_of, self.resume = path, made_of, resume
+    def __init__(self, path, provenance, resume):
+        """Args: path; function that returns what decides the training; whether to use a file that exists.
+
+        Raises: LabError, there is no place to write to.
+        """
+        require_writable(path)
+        self.path, self.provenance, self.resume = Path(path), provenance, resume
 
     def save(self, history, variables):
         """Write the history and the values of Keras variables; only warn if the disk is full."""
         arrays = {f"variable{n}": variable.numpy() for n, variable in enumerate(variables)}
+        record = {"provenance": self.provenance(), "history": history}
         try:
             with atomic_write(self.path) as temporary:
-                Run({"made_of": self.made_of, "history": history}, arrays).save(temporary, np.savez)
+                Run(record, arrays, np.empty(0)).save(temporary, np.savez)
         except LabError as error:
             logger.warning("no checkpoint of this epoch: %s", error)
 
@@ -165,13 +144,16 @@ class Checkpoint:
             return None
         try:
             saved = Run.from_file(self.path)
-            changed = differing_parts(saved.record["made_of"], self.made_of)
+            changed = differing_parts(saved.record["provenance"], self.provenance())
+            values = list(saved.arrays.values())
+            if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+                changed.append("variables")
             if changed:
                 raise LabError(f"{self.path} is of a training with different {', '.join(changed)}")
-        except LabError as error:
+        except (LabError, KeyError) as error:
             logger.warning("from the start: %s", error)
             return None
-        for variable, value in zip(variables, saved.arrays.values(), strict=True):
+        for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         logger.info("resumed: after epoch %d", len(saved.record["history"]["seconds"]))
         return saved.record["history"]

@@ -1,62 +1,36 @@
 """Many runs of one experiment, each in a separate process: on this machine or on a Dask cluster, none done twice.
 
-A run is a variant of the experiment, a seed and a recipe. A finished run is one file, written atomically. A
-study that is started again does only the missing runs. A run's file name holds the digest of all that decides
-it (lab/plumbing/provenance.py), so that a run is never mistaken for one of another recipe, code, model or library.
+A run is a variant of the experiment, a seed and a recipe. A finished run is one file, written atomically. A study that
+is started again does only the missing runs. A run's name holds the digest of all that decides it
+(lab/study/provenance.py), so that a run is never mistaken for one of another recipe, code, model or library.
 """
 
 import functools
-import importlib
+import importlib.util
 import io
 import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from lab.data import file_digests, load_data
-from lab.plumbing.digests import arrays_digest, code_digest
-from lab.plumbing.errors import LabError
-from lab.plumbing.executors import run_tasks, serve_task
-from lab.plumbing.files import atomic_write, require_writable
-from lab.plumbing.provenance import describe_code, describe_training, differing_parts
-from lab.plumbing.results import Run, changed_since, make_record, run_path
-from lab.recipe import Recipe, initialize_model, predict, train
+from lab.guard.errors import LabError
+from lab.guard.files import atomic_write, require_writable
+from lab.study import provenance, published
+from lab.study.executors import run_tasks, serve_task
+from lab.study.provenance import ROOT, arrays_digest, code_digest, differing_parts, own_files
+from lab.study.records import Run, describe_result
+from lab.training.data import DataSet, data_digest, load_data
+from lab.training.predictions import collect_predictions, unchanged
+from lab.training.recipe import Recipe, initialize_model, train
+from lab.training.startup import start_tensorflow
 
 logger = logging.getLogger(__name__)
-
-
-def unchanged(images):
-    """Return the images as they are."""
-    return images
-
-
-def collect_predictions(model, test_split, prepare=unchanged):
-    """Return what a trained model predicts for n test images, after `prepare` has changed them; a dict of arrays.
-
-    `predicted` class, uint8 (n,); `log_probability` of the actual class and `confidence`, the probability of the
-    predicted class, float16 (n,).
-    """
-    probabilities = predict(model, prepare(test_split.images))
-    predicted = probabilities.argmax(axis=1).astype(np.uint8)
-    each = np.arange(len(predicted))
-    actual = np.maximum(probabilities[each, test_split.labels], np.finfo(np.float32).tiny)
-    return {
-        "predicted": predicted,
-        "log_probability": np.log(actual).astype(np.float16),
-        "confidence": probabilities[each, predicted].astype(np.float16),
-    }
-
-
-def collect_predicted(model, test_split, prepare):
-    """Return the predicted class of each test image only, as `collect_predictions` does."""
-    return {"predicted": collect_predictions(model, test_split, prepare)["predicted"]}
 
 
 @dataclass(frozen=True)
@@ -64,7 +38,7 @@ class Variant:
     """One arm of an experiment. Only what affects the result identifies a run: a changed label causes no rerun."""
 
     label: str  # in tables and figures
-    build_model: Callable  # as `lab.recipe.initialize_model`
+    build_model: Callable  # as `lab.training.recipe.initialize_model`
     transform: Callable | None = None  # (images uint8 (n, 28, 28) of either split, seed) -> as many
     select: Callable | None = None  # (training Split, test Split, seed) -> Splits to train, evaluate and validate on
     collect: Callable = collect_predictions  # (trained model, evaluated Split, transform) -> dict of arrays to keep
@@ -81,39 +55,48 @@ class RunKey(NamedTuple):
     @classmethod
     def from_record(cls, record):
         """Return the key of a finished run or of a task."""
-        return cls(record["variant"], record["made_of"]["seed"], Recipe(**record["made_of"]["recipe"]))
+        return cls(
+            record["variant"], record["seed"], Recipe(**{each.name: record[each.name] for each in fields(Recipe)})
+        )
 
     def __str__(self):
         return f"{self.variant}, seed {self.seed}"
 
 
-def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retrain=False):
-    """Do the runs of a plan that the folder does not have yet; return all of them.
+def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=False):
+    """Do the runs of a plan that neither the folder nor results/ has yet; return all of them.
 
     Args:
-        script: name of the module whose VARIANTS, a dict of Variant by name, are studied
+        script: path of the file whose VARIANTS, a dict of Variant by name, are studied
         plan, folder: a RunKey for each run, and where the runs are kept, a file each
-        data_dir: as `lab.data.load_data`
+        data_set: lab.training.data.DataSet
         jobs, cluster: processes at once on this machine, by default one for each core, or address of a Dask scheduler
-        retrain: do all of them, whatever the folder has
+        retrain: do all of them, whatever there is
 
     Returns: dict of Run by RunKey, in the order of the plan
-    Raises: LabError, no data, no place to write to, a training that diverges, no cluster, or one with other code.
+    Raises: LabError, no data, no place to write to, a training that diverges, no cluster, or code that changes.
     """
-    variants, splits = importlib.import_module(script).VARIANTS, load_data(data_dir)
-    data_dir = str(Path(data_dir).absolute()) if data_dir else None
+    variants, splits = load_variants(script), load_data(data_set)
+    start_tensorflow(plan[0].recipe.threads, plan[0].recipe.precision)
+    results = published.RESULTS / Path(script).stem
+    known = {} if retrain else {record["run"]: record for record in published.read_records(results)}
     tasks, paths, runs, changed = {}, {}, {}, set()
     for key in plan:
-        made_of = _describe_run(variants[key.variant], key, splits)
-        path = paths[key] = run_path(folder, key.variant, made_of)
+        decided_by = describe_run(variants[key.variant], key, splits)
+        name = f"{key.variant}-{key.seed}-{provenance.text_digest(json.dumps(decided_by, sort_keys=True))[:12]}"
+        path = paths[key] = Path(folder) / f"{name}.npz"
         if os.path.exists(path) and not retrain:
             try:
                 runs[key] = Run.from_file(path)
                 continue
             except LabError as error:
                 logger.warning("rerun: %s", error)
-        changed.update(changed_since(path, key.variant, made_of))
-        tasks[key] = {"script": script, "variant": key.variant, "made_of": made_of, "data_dir": data_dir}
+        if name in known:
+            (runs[key],) = published.read_runs(results, [known[name]])
+            continue
+        changed.update(_changed_since_earlier_runs(path, key, decided_by))
+        where = _relative(script), asdict(data_set)
+        tasks[key] = {"run": name, "variant": key.variant, "decided_by": decided_by, "where": where}
     if changed:
         logger.info("rerun: changed since earlier runs: %s", ", ".join(sorted(changed)))
     if tasks:
@@ -121,104 +104,161 @@ def run_study(script, plan, folder, data_dir=None, jobs=None, cluster=None, retr
         before, started = len(runs), time.monotonic()
         if before:
             logger.info("study: %d of %d runs found", before, len(plan))
-        for key, content in run_tasks("lab.study", tasks, jobs, cluster):
+        for key, content in run_tasks("lab.study.runs", tasks, jobs, cluster):
             with atomic_write(paths[key]) as temporary:
                 temporary.write_bytes(content)
             runs[key] = Run.from_file(paths[key])
             minutes = (time.monotonic() - started) / 60 / (len(runs) - before) * (len(plan) - len(runs))
             state = f"{len(runs)} of {len(plan)} runs, about {minutes:.1f} min left"
-            logger.info("study: %s; %s: accuracy %.4f", state, key, runs[key].record["test"]["accuracy"])
+            logger.info("study: %s; %s: accuracy %.4f", state, key, runs[key].record["test_accuracy"])
     if others := max(0, len(list(Path(folder).glob("[!.]*.npz"))) - len(runs)):
         logger.info("ignored: %d other runs in %s", others, folder)
     return {key: runs[key] for key in plan}
 
 
-def published_runs(script, plan, folder):
-    """Return a folder's runs of a plan, as `run_study` does, of the seeds that all its variants have.
+def load_variants(script):
+    """Return the VARIANTS of a script, a file. Raises: LabError, it has none."""
+    path = Path(script).resolve()
+    main = sys.modules["__main__"]
+    if getattr(main, "__file__", None) and Path(main.__file__).resolve() == path and hasattr(main, "VARIANTS"):
+        return main.VARIANTS  # of the script that runs
+    for module in list(sys.modules.values()):
+        if getattr(module, "__file__", None) == str(path) and hasattr(module, "VARIANTS"):
+            return module.VARIANTS
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "VARIANTS"):
+        raise LabError(f"{script}: has no VARIANTS, a dict of lab.study.runs.Variant by name")
+    return module.VARIANTS
 
-    Raises: LabError, there are none, one is corrupt, or they cannot be compared.
-    """
-    variants = importlib.import_module(script).VARIANTS
-    found = {}
-    for path in sorted(Path(folder).glob("[!.]*.npz")):
-        run = Run.from_file(path)
+
+def _relative(script):
+    """Return the path of a script as another machine finds it: relative to the project, if it is in there."""
+    path = Path(script).resolve()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def _changed_since_earlier_runs(path, key, decided_by):
+    """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
+    differences = []
+    for other in path.parent.glob(f"{key.variant}-{key.seed}-*.npz"):
         try:
-            key = RunKey.from_record(run.record)
-        except (KeyError, TypeError) as error:
-            raise LabError(f"{path}: not a run of this version of the project ({error})") from error
-        if key in found:
-            raise LabError(f"{path}: a second run of {key}; keep one of them")
-        found[key] = run
-    for part in ("versions", "training code"):
-        if len({json.dumps(run.record["made_of"].get(part)) for run in found.values()}) > 1:
-            raise LabError(f"{folder}: runs with different {part}; they cannot be compared")
-    present = {key.variant for key in plan if key in found}
-    if not present:
-        raise LabError(f"{folder}: it has none of these runs; without --from-results they are done")
-    missing = {key.seed for key in plan if key.variant in present and key not in found}
-    runs = {key: found[key] for key in plan if key.variant in present and key.seed not in missing}
-    if not runs:
-        raise LabError(f"{folder}: no seed for which all variants have a run; name fewer --variants")
-    if len(runs) < len(plan):
-        logger.warning("incomplete: %d of %d runs in %s can be compared", len(runs), len(plan), folder)
-    changed = set()
-    for key, run in runs.items():
-        variant = variants[key.variant]
-        code = {**describe_code(variant.build_model, TRAINING), **_describe_measurement(variant)}
-        changed.update(name for name in code if run.record["made_of"].get(name) != code[name])
-    if changed:
-        logger.warning("note: the published runs were made by different %s", ", ".join(sorted(changed)))
-    return runs
+            record = Run.from_file(other).record
+            if RunKey.from_record(record) == key:
+                differences.append(differing_parts({name: record[name] for name in decided_by}, decided_by))
+        except (LabError, KeyError, TypeError):  # a file with a record of another form
+            continue
+    return min(differences, key=len, default=[])
 
 
-def _describe_run(variant, key, splits):
-    images = file_digests()
-    if variant.select or variant.transform:
-        selected, prepare = _select_data(variant, key, splits)
-        images = arrays_digest([array for split in selected for array in (prepare(split.images), split.labels)])
-    training = describe_training(initialize_model, variant.build_model, TRAINING, key.recipe, key.seed, images)
-    return {**training, **_describe_measurement(variant)}
+def describe_run(variant, key, splits):
+    """Return all that decides a run on a given processor, a dict of JSON types."""
+    model, model_files = provenance.describe_model(variant.build_model, initialize_model, key.recipe.precision)
+    change_files = own_files([variant.transform, variant.select, variant.collect])
+    return {
+        **asdict(key.recipe),
+        "seed": key.seed,
+        "images_sha256": _images_digest(variant.select, variant.transform, key.seed, splits),
+        "model_sha256": model,
+        "training_code": provenance.training_code(),
+        "changes_code": code_digest(change_files) + provenance.constants_digest(variant.collect),
+        "model_code": code_digest(model_files),
+        **provenance.library_versions(),
+        "packages": provenance.package_versions([*change_files, *model_files]),
+    }
 
 
-def _describe_measurement(variant):
-    return {"measurement code": code_digest(variant.collect, variant.transform)}
+_image_digests = {}
 
 
-def _select_data(variant, key, splits):
+def _images_digest(select, transform, seed, splits):
+    """Return the digest of what a model is trained, evaluated and validated on."""
+    key = (select, transform, seed if select or transform else 0, *map(id, splits))
+    if key not in _image_digests:
+        selected, prepare = _select_data(select, transform, seed, splits)
+        _image_digests[key] = arrays_digest(
+            [array for split in selected for array in (prepare(split.images), split.labels)]
+        )
+    return _image_digests[key]
+
+
+def _select_data(select, transform, seed, splits):
     """Return the Splits to train, evaluate and validate on, and the function that changes their images for the model.
 
-    The last is missing if the run has no validation set.
+    The last Split is missing if the run has no validation set.
     """
-    train_split, test_split = splits
-    selected = train_split.first(key.recipe.train_images), test_split.first(key.recipe.test_images)
-    if variant.select:
-        selected = variant.select(*selected, key.seed)
-    return selected, functools.partial(variant.transform, seed=key.seed) if variant.transform else unchanged
-
-
-def _train_variant(variant, key, splits):
-    """Return the record of a training, and the arrays that its experiment keeps."""
-    selected, prepare = _select_data(variant, key, splits)
-    prepared = [split._replace(images=prepare(split.images)) for split in selected]
-    model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared)
-    return make_record(model, history, scores), variant.collect(model, selected[1], prepare)
-
-
-TRAINING = load_data, _train_variant  # the code that decides a training, but for its model
+    selected = select(*splits, seed) if select else splits
+    return selected, functools.partial(transform, seed=seed) if transform else unchanged
 
 
 def _do_run(task):
     """Do the run that a task describes, in this process; return its file's content."""
-    variant = importlib.import_module(task["script"]).VARIANTS[task["variant"]]
-    key = RunKey.from_record(task)
-    splits = load_data(task["data_dir"])
-    changed = differing_parts(task["made_of"], _describe_run(variant, key, splits))
-    if changed:
-        raise LabError(f"{socket.gethostname()} has different {', '.join(changed)}; bring its project up to date")
-    record, arrays = _train_variant(variant, key, splits)
+    script, data_set = task["where"]
+    decided_by, data_set = task["decided_by"], DataSet(**data_set)
+    key = RunKey.from_record({**decided_by, "variant": task["variant"]})
+    start_tensorflow(key.recipe.threads, key.recipe.precision)
+    variant, splits = load_variants(ROOT / script)[key.variant], load_data(data_set)
+    _require_same(decided_by, describe_run(variant, key, splits))
+    selected, prepare = _select_data(variant.select, variant.transform, key.seed, splits)
+    prepared = [split._replace(images=prepare(split.images)) for split in selected]
+    model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared)
+    arrays = variant.collect(model, selected[1], prepare)
+    _require_same(decided_by, describe_run(variant, key, splits))  # the code was not edited between import and digest
+    record = {
+        "run": task["run"],
+        "variant": key.variant,
+        "data_set": data_set.name,
+        "data_sha256": data_digest(data_set),
+        **decided_by,
+        **describe_result(model, history, scores),
+        "arrays_sha256": arrays_digest(arrays.values()),
+        "labels_sha256": arrays_digest([selected[1].labels]),
+        "first_committed_in": "",
+    }
     content = io.BytesIO()
-    Run({"variant": key.variant, "made_of": task["made_of"], **record}, arrays).save(content)
+    Run(record, arrays, selected[1].labels).save(content)
     return content.getvalue()
+
+
+def _require_same(before, now):
+    changed = differing_parts(before, now)
+    if changed:
+        host, kept = socket.gethostname(), "finished runs are kept, start the study again for the rest"
+        raise LabError(f"{', '.join(changed)} on {host} differ from when this study started; {kept}")
+
+
+def published_runs(script, plan, data_set):
+    """Return an experiment's published runs of a plan, as `run_study` does, of the seeds that all its variants have.
+
+    If runs were made by different code or libraries, only those of the largest part are compared.
+
+    Raises: LabError, there are none, they are corrupt, or their predictions are for other images.
+    """
+    folder = published.RESULTS / Path(script).stem
+    parts = {}
+    for record in published.read_records(folder):
+        key = RunKey.from_record(record)
+        if key in plan and record["data_set"] == data_set.name:
+            made_by = tuple(record[name] for name in ("training_code", "tensorflow", "keras", "numpy"))
+            parts.setdefault(made_by, {})[key] = record
+    found = max(parts.values(), key=len, default={})
+    if not found:
+        raise LabError(f"{folder}: it has none of these runs on {data_set.name}; without --from-results they are done")
+    for record in found.values():
+        if record["data_sha256"] not in ("", data_digest(data_set)):
+            raise LabError(f"{folder}: its predictions are for other images than those of this {data_set.name}")
+    present = {key.variant for key in found}
+    missing = {key.seed for key in plan if key.variant in present and key not in found}
+    keys = [key for key in plan if key.variant in present and key.seed not in missing]
+    if not keys:
+        raise LabError(f"{folder}: no seed for which all variants have a run; name fewer --variants")
+    if len(keys) < len(plan):
+        logger.warning("incomplete: %d of %d runs in %s can be compared", len(keys), len(plan), folder)
+    for name, what in (("commit", "made by"), ("first_committed_in", "first committed in")):
+        if commits := dict.fromkeys(found[key][name][:7] for key in keys if found[key][name]):
+            logger.info("published: %d runs, %s %s", len(keys), what, ", ".join(commits))
+    return dict(zip(keys, published.read_runs(folder, [found[key] for key in keys]), strict=True))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,43 @@
-"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747; MIT licence): load, verify and scale it."""
+"""The data sets: Fashion-MNIST, MNIST, or a folder of files in their format; loaded, verified and scaled.
 
+Fashion-MNIST: Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747; MIT licence. MNIST: LeCun, Cortes and Burges 1998.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lab.plumbing.sources import find_archives
+from lab.guard.data_files import DataError, find_file, read_unverified
+from lab.guard.errors import LabError
+from lab.guard.sources import find_files, note
 
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CLASSES = {"fashion-mnist": CLASS_NAMES, "mnist": tuple("0123456789")}
 
-# split: (images, labels); of each file its name, its size in bytes and its SHA-256, both decompressed
+# split: (images, labels)
 FILES = {
-    "train": (
-        ("train-images-idx3-ubyte", 47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
-        ("train-labels-idx1-ubyte", 60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-    ),
-    "test": (
-        ("t10k-images-idx3-ubyte", 7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
-        ("t10k-labels-idx1-ubyte", 10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
-    ),
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+# SHA-256 of the decompressed files
+DIGESTS = {
+    "fashion-mnist": {
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+    "mnist": {
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
 }
 
 
@@ -43,36 +63,145 @@ class Split(NamedTuple):
         return self.at(np.setdiff1d(order, held_out)), self.at(np.sort(held_out))
 
 
-def load_data(data_dir=None):
-    """Load Fashion-MNIST, as `keras.datasets.fashion_mnist.load_data` does, from the first source that has it whole.
+@dataclass(frozen=True)
+class DataSet:
+    """Which images: "fashion-mnist" or "mnist", verified, or any other name for what a folder holds, not verified.
 
-    The SHA-256 of every file is verified. `lab.plumbing.sources.find_archives` says where the files are looked for.
-
-    Args: folder of the four .gz files; then no other source is tried
-    Returns: (train_images, train_labels), (test_images, test_labels): two Splits, of 60,000 and 10,000 images
-    Raises: LabError, no source has it.
+    `folder`: where its files are, and nowhere else. `train_images`, `test_images`: how many, the first ones; None: all.
     """
-    return tuple(_load(FILES, data_dir))
+
+    name: str = "fashion-mnist"
+    folder: str | None = None
+    train_images: int | None = None
+    test_images: int | None = None
 
 
-def load_test_data(data_dir=None):
+FASHION_MNIST = DataSet()
+_hashes = {}  # SHA-256 of files in folders, by path, size and time of the last change
+
+
+def find_data_set(text, folder=None, train_images=None, test_images=None):
+    """Return the DataSet that a command line names.
+
+    A folder is called by its own name; or by that of Fashion-MNIST or MNIST if it holds exactly these.
+
+    Args: "fashion-mnist", "mnist", or a folder; folder of the files of a named data set; as `DataSet`, for both
+    Raises: LabError, the text is none of these, or the folder has no such files.
+    """
+    if text in DIGESTS:
+        return DataSet(text, _absolute(folder) if folder else None, train_images, test_images)
+    if folder:
+        raise LabError(f"--data-dir {folder} is for {' and '.join(DIGESTS)}; --dataset {text} is to be a folder itself")
+    path = _absolute(text)
+    if not os.path.exists(path):
+        raise LabError(f"--dataset {text}: neither {' nor '.join(DIGESTS)} nor a folder")
+    same = [name for name, digests in DIGESTS.items() if _holds(path, digests)]
+    name = same[0] if same else os.path.basename(path)
+    if not same and name.lower() in DIGESTS:
+        raise LabError(f"--dataset {text}: its files are not those of {name.lower()}; give the folder another name")
+    return DataSet(name, path, train_images, test_images)
+
+
+def _absolute(path):
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _holds(folder, digests):
+    """Return whether a folder's files have these digests; the small file that differs first is read first."""
+    return all(_hash_file(folder, name) == sha256 for name, sha256 in reversed(digests.items()))
+
+
+def _hash_file(folder, name):
+    """Return the SHA-256 of a file's decompressed content; read it only if that, as it is now, was not read before."""
+    key = _identify_file(folder, name)
+    if key not in _hashes:
+        _read_file(folder, name)
+    return _hashes[key]
+
+
+def _read_file(folder, name):
+    """Return the decompressed content of a file of a folder, and remember its SHA-256: unpacking xz takes seconds."""
+    key = _identify_file(folder, name)
+    content = read_unverified(folder, name)
+    _hashes[key] = hashlib.sha256(content).hexdigest()
+    return content
+
+
+def _identify_file(folder, name):
+    path = find_file(folder, name)
+    return path, path.stat().st_size, path.stat().st_mtime_ns
+
+
+def data_digest(data_set):
+    """Return the SHA-256 of the four files' SHA-256s, which identifies a data set. Raises: DataError"""
+    digests = DIGESTS.get(data_set.name) or {
+        name: _hash_file(data_set.folder, name) for files in FILES.values() for name in files
+    }
+    return hashlib.sha256("".join(digests.values()).encode()).hexdigest()
+
+
+def class_names(data_set):
+    """Return the names of ten classes, a tuple of str: a folder's from its classes.txt, a line each, or numbers.
+
+    Raises: DataError, classes.txt is not such a list.
+    """
+    if data_set.name in CLASSES:
+        return CLASSES[data_set.name]
+    path, names = Path(_absolute(data_set.folder), "classes.txt"), []
+    if os.path.isfile(path):
+        try:
+            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+    if len(names) > 10 or not "".join(names).isprintable():
+        raise DataError(f"{path}: not a list of at most ten class names, a line each")
+    return tuple(name or str(label) for label, name in enumerate((*names, *[""] * (10 - len(names)))))
+
+
+def load_data(data_set=FASHION_MNIST):
+    """Load a data set, as `keras.datasets.fashion_mnist.load_data` does, from the first source that has it whole.
+
+    The SHA-256 of every file of Fashion-MNIST and MNIST is verified. `lab.guard.sources.find_files` says where they are
+    looked for. Other folders are checked only: sizes, labels from 0 to 9.
+
+    Returns: (train_images, train_labels), (test_images, test_labels): two Splits
+    Raises: LabError, no source has it, or it has fewer images than are wanted.
+    """
+    return tuple(_load(data_set, {"train": data_set.train_images, "test": data_set.test_images}))
+
+
+def load_test_data(data_set=FASHION_MNIST):
     """Return the test Split only. Args and raises: as `load_data`"""
-    (test,) = _load(["test"], data_dir)
+    (test,) = _load(data_set, {"test": data_set.test_images})
     return test
 
 
-def _load(names, data_dir):
-    contents = iter(find_archives([file for name in names for file in FILES[name]], data_dir))
-    # the format is IDX: a header of 16 bytes for images and of 8 for labels, then the values
-    return [
+def _load(data_set, counts):
+    """Return Splits, by the number of images that is wanted of each."""
+    names = [name for split in counts for name in FILES[split]]
+    if data_set.name in DIGESTS:
+        digests = {name: DIGESTS[data_set.name][name] for name in names}
+        contents = iter(find_files(data_set.name, digests, data_set.folder))
+    elif data_set.folder:
+        contents = iter([_read_file(data_set.folder, name) for name in names])
+    else:
+        raise DataError(f"{data_set.name} is neither {' nor '.join(DIGESTS)}, and no folder of its files is given")
+    # after a header of 16 bytes for images and of 8 for labels, the values
+    splits = [
         Split(np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8))
         for images, labels in zip(contents, contents, strict=True)
     ]
-
-
-def file_digests():
-    """Return the SHA-256 of every file, in order: what identifies the data."""
-    return [sha256 for files in FILES.values() for _, _, sha256 in files]
+    for (kind, wanted), (images, labels) in zip(counts.items(), splits, strict=True):
+        what = f"{data_set.name} ({data_set.folder})" if data_set.folder else data_set.name
+        if not 0 < len(images) == len(labels):
+            raise DataError(f"{what}: {len(images):,} {kind} images with {len(labels):,} labels")
+        if labels.max() > 9:
+            raise DataError(f"{what}: has a {kind} label {labels.max()}; at most ten classes, 0 to 9, are possible")
+        if wanted and wanted > len(images):
+            raise LabError(f"{what}: has {len(images):,} {kind} images, not {wanted:,}")
+    if data_set.name not in DIGESTS:
+        note(f"data: {data_set.folder} (not verified: nothing is known about {data_set.name})")
+    return [split.first(wanted) for wanted, split in zip(counts.values(), splits, strict=True)]
 
 
 def scale(images):

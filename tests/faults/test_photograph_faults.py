@@ -14,8 +14,8 @@ from photograph_files import (
 )
 from PIL import Image
 
-from lab.plumbing.errors import LabError
-from lab.plumbing.photographs import read_photograph
+from lab.guard.errors import LabError
+from lab.guard.photographs import read_photograph
 
 
 @pytest.mark.fault("photographs", "transparency")

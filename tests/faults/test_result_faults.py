@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import flip_bits
 
-from lab.plumbing.errors import LabError
-from lab.plumbing.results import Training
-from lab.plumbing.untrusted_models import load_model
-from lab.recipe import SMOKE, predict
+from lab.guard.errors import LabError
+from lab.study.records import Training
+from lab.guard.models import load_model
+from lab.training.recipe import SMOKE, predict
 
 
 @pytest.fixture

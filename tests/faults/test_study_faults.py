@@ -16,8 +16,8 @@ import pytest
 from conftest import ROOT, flip_bits, run_script, start, wait_until
 from studies import DENSE_AND_CONV, run_paths
 
-from lab.plumbing.errors import LabError
-from lab.plumbing.results import Run
+from lab.guard.errors import LabError
+from lab.study.records import Run
 
 
 def finished_runs(folder):

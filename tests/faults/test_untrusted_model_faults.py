@@ -27,10 +27,10 @@ from model_files import (
     save_valid_models,
 )
 
-from lab.plumbing.errors import LabError
-from lab.plumbing.startup import start_tensorflow
-from lab.plumbing.untrusted_models import load_compatible_model, load_model
-from lab.recipe import predict
+from lab.guard.errors import LabError
+from lab.training.startup import start_tensorflow
+from lab.guard.models import load_compatible_model, load_model
+from lab.training.recipe import predict
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ class Loader:
     PROGRAM = """
 import sys
 from lab.plumbing import untrusted_models
-from lab.plumbing.errors import LabError
-from lab.plumbing.startup import start_tensorflow
+from lab.guard.errors import LabError
+from lab.training.startup import start_tensorflow
 start_tensorflow()
 print("ready", flush=True)
 for line in sys.stdin:
@@ -218,8 +218,8 @@ def test_a_decompression_bomb_takes_bounded_memory(valid, tmp_path, count_cases)
     printed, after = run_measured(
         "import warnings\n"
         "warnings.simplefilter('ignore', ResourceWarning)\n"
-        "from lab.plumbing.errors import LabError\n"
-        "from lab.plumbing.untrusted_models import load_model\n"
+        "from lab.guard.errors import LabError\n"
+        "from lab.guard.models import load_model\n"
         f"load_model({str(archive)!r})\n"
         f"print({peak})\n"
         f"for path in {[*map(str, bombs)]}:\n"
@@ -322,8 +322,8 @@ def test_what_a_config_names_is_not_run(valid, place, witness_and_url, count_cas
         ("keras.src.saving.saving_lib", "H5IOStore", {"path_or_io": str(witness), "mode": "w"}),
         ("keras.src.saving.saving_lib", "load_model", {"filepath": str(witness), "safe_mode": False}),
         ("keras.callbacks", "CSVLogger", {"filename": str(witness)}),
-        ("lab.plumbing.files", "require_writable", {"path": str(witness)}),
-        ("lab.plumbing.results", "Training", {"path": str(witness)}),
+        ("lab.guard.files", "require_writable", {"path": str(witness)}),
+        ("lab.study.records", "Training", {"path": str(witness)}),
         ("model_files", "AuditLog", {}),
     ]
     cases = [(path, name) for path in valid for call in calls for name in describe_names(*call)]
