@@ -143,18 +143,15 @@ def test_a_command_line_names_a_data_set(archives, tmp_path, monkeypatch):
     assert find_data_set("mnist", "~/x", test_images=9) == DataSet("mnist", str(tmp_path / "x"), test_images=9)
     for text in ("cifar", "~/cifar", "./mnist files/../cifar/"):
         assert find_data_set(text, train_images=5) == DataSet("cifar", str(tmp_path / "cifar"), 5)
-    # a folder of a named data set is that data set, whatever it is called
-    assert find_data_set("archives") == DataSet("fashion-mnist", str(archives))
-    assert find_data_set("mnist files") == DataSet("mnist", str(tmp_path / "mnist files"))
-    # other images with the labels of a named data set are another data set
-    write_data_set(tmp_path / "noisy", [np.zeros((300, 28, 28)), *make_arrays(seed=1)[1:]])
-    assert find_data_set("noisy").name == "noisy"
-    shutil.copytree(tmp_path / "cifar", tmp_path / "x" / "mnist")
+    # a folder with the name of a known data set is to hold that
+    shutil.copytree(tmp_path / "cifar", tmp_path / "x" / "MNIST")
+    assert find_data_set("x/MNIST") == DataSet("mnist", str(tmp_path / "x" / "MNIST"))
+    with pytest.raises(LabError, match="another data set .* takes others in a folder of another name"):
+        load_data(find_data_set("x/MNIST"))
     for arguments, reason in (
-        (["x/mnist"], "give the folder another name"),
         (["nowhere"], "neither fashion-mnist nor mnist nor a folder"),
         (["cifar", "x"], "--data-dir x is for fashion-mnist and mnist"),
-        (["x"], f"x: no t10k-labels-idx1-ubyte, .*; {tmp_path}/x/mnist has it"),
+        (["x"], f"x: no t10k-labels-idx1-ubyte, .*; {tmp_path}/x/MNIST has it"),
         ([f"cifar/{NAMES[1]}.gz"], "is a file; give the folder that it is in"),
     ):
         with pytest.raises(LabError, match=reason):

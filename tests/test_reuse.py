@@ -1,225 +1,272 @@
-"""What is reused and what is rerun after a change, each tried for real in a copy of the project at --smoke size."""
+"""What causes a rerun and what does not: each change is made in a copy of the project, and what decides a run compared.
 
+The copy is in a folder whose name is that of a package, below `site-packages`; one process does all changes.
+"""
+
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from conftest import copy_project
+from conftest import ROOT, copy_project, run_script
 
-EXPERIMENT = '''"""A tiny experiment."""
+import lab.study.provenance
 
+# an experiment of a user, whose files import each other
+FILES = {
+    "mine.py": '''"""My experiment."""
 import numpy as np
+from lab.study import command_line
+from lab.study.runs import Variant
+from measures import count
+from models import make_build_model
+from selections import select_some, shift_all
 
-from lab import cli, compare
-from lab.study.runs import Variant, collect_predictions
-
-SCALE = 1
 EVERY = 2
+VARIANTS = {"mine": Variant("a label", make_build_model(8), shift_all, select_some(EVERY), count, {"units": 8})}
 
+def plot(ax):
+    ax.set_title("a title")
 
-def model_with(units):
+if __name__ == "__main__":
+    options = command_line.parse(command_line.study_parser(__doc__, VARIANTS, seeds=1), None)
+    (run,) = command_line.study_runs(__file__, options).values()
+    print(run.arrays["count"])
+''',
+    "models.py": '''"""Models."""
+def start(shape, dtype=None):
+    from keras import ops
+    return ops.full(shape, 0.5)
+
+def make_build_model(units):
     def build_model():
         """Return a model."""
         from keras import Input, Sequential, layers
-
-        hidden = [layers.Flatten(), layers.Dense(units), layers.Dropout(0.2)]
+        hidden = [layers.Flatten(), layers.Dense(units, kernel_initializer=start), layers.Dropout(0.2)]
         return Sequential([Input((28, 28)), *hidden, layers.Dense(10), layers.Softmax()])
-
     return build_model
+''',
+    "selections.py": '''"""Selections."""
+def select_some(every):
+    def select(train_split, test_split, seed):
+        return train_split.at(slice(0, None, every)), test_split
+    return select
 
+def shift_all(images, seed):
+    return images + 1
+''',
+    "measures.py": '''"""Measures."""
+from collections import defaultdict
+from typing import ClassVar
+import deeper.constants
 
-def shuffle_pixels(images, seed):
-    order = np.random.default_rng(seed).permutation(784)
-    return images.reshape(-1, 784)[:, order].reshape(-1, 28, 28)
+class Settings:
+    factor: ClassVar = 1
 
+def helper():
+    return 1
 
-def select(train_split, test_split, seed):
-    return train_split.at(slice(0, None, EVERY)), test_split
+def count(model, split, prepare):
+    """Return a number."""
+    # a comment
+    found = defaultdict(int)
+    print(found["key"])
+    return {"count": len(split.labels) * Settings.factor * globals()["helper"]() * deeper.FACTOR * deeper.constants.TWO}
+''',
+    "deeper/__init__.py": "from .factors import FACTOR\n",
+    "deeper/factors.py": "FACTOR = 1\n",
+    "deeper/constants.py": "TWO = 2\n",
+    # of own parts of a model and of a measurement, which the script makes with values of its own
+    "parts.py": '''import functools
+import keras
+import numpy as np
+from lab.changes.convolution_gain import shuffle_pixels
+from lab.study.runs import Variant
+from pieces import Measure, Scale, bend, double, make_count
 
+def build_model():
+    hidden = [keras.layers.Flatten(), keras.layers.Dense(4, activation=bend), Scale(3), keras.layers.Lambda(double)]
+    return keras.Sequential([keras.Input((28, 28)), *hidden, keras.layers.Dense(10), keras.layers.Softmax()])
 
-def collect(model, test_split, prepare):
-    # the comment
-    print("a message")
-    return {"predicted": collect_predictions(model, test_split, prepare)["predicted"] * SCALE}
+VARIANTS = {
+    "own": Variant("own layers", build_model),
+    "closure": Variant("closure", Variant, collect=make_count(3)),
+    "partial": Variant("partial", Variant, collect=functools.partial(make_count, 3)),
+    "object": Variant("object", Variant, collect=Measure(3)),
+}
+''',
+    "pieces.py": '''import keras
+class Scale(keras.layers.Layer):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+    def call(self, inputs):
+        return inputs * self.factor
 
+def bend(x):
+    return keras.ops.abs(x)
 
-VARIANTS = {"tiny": Variant("a label", model_with(8), shuffle_pixels, select, collect, {"units": 8})}
+double = lambda x: x * 2
 
+def make_count(n):
+    return lambda model, split, prepare: {"n": n}
 
-def plot(runs):
-    import matplotlib.pyplot as plt
+class Measure:
+    def __init__(self, n):
+        self.n = n
+    def __call__(self, model, split, prepare):
+        return {"n": self.n}
+''',
+}
+DESCRIBE = '''"""Reads changes, a list of [file, before, after], and prints what decides each run after each of them."""
+import json, sys
+from pathlib import Path
+import numpy as np
+from lab.study import command_line, provenance, runs
+from lab.training.data import Split
+from lab.training.recipe import Recipe
+from lab.training.startup import start_tensorflow
 
-    figure, ax = plt.subplots()
-    ax.set_title("a title")
-    return figure
+start_tensorflow()
+here, split = Path.cwd(), Split(np.arange(20 * 784).astype(np.uint8).reshape(20, 28, 28), np.arange(20, dtype=np.uint8) % 10)
+describe_model = provenance.describe_model
+provenance.describe_model = lambda build_model, *given: ("", []) if build_model is runs.Variant else describe_model(build_model, *given)
 
+def describe_all():
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").parent in (here, here / "deeper"):
+            if module.__name__ != "__main__":
+                del sys.modules[name]
+    found = {}
+    for name in ("convolution_gain.dense", "convolution_gain.dense-shuffled", "robustness.dense", "mine.mine",
+                 "parts.own", "parts.closure", "parts.partial", "parts.object"):
+        script, variant = name.split(".")
+        variant = runs.load_variants(here / f"{script}.py")[variant]
+        found[name] = runs.describe_run(here / f"{script}.py", variant, runs.RunKey(name, 3, Recipe()), [split, split])
+    import deep_learning
+    options = command_line.parse(command_line.figure_parser("A script."), ["--smoke"])
+    return {**found, "deep_learning": command_line._describe_training(deep_learning.train, options)}
 
-def main(argv=None):
-    options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=1), argv)
-    runs = cli.study_runs("tiny", options)
-    plot(runs)
-    (run,) = runs.values()
-    print(run.record["weights_sha256"], run.record["test"]["loss"], run.arrays["predicted"].sum())
-
-
-if __name__ == "__main__":
-    cli.run_main(main)
+described = [describe_all()]
+for file, before, after in json.load(sys.stdin):
+    path, text = here / file, (here / file).read_text() if (here / file).exists() else ""
+    assert before in text, (file, before)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text.replace(before, after) if before else after)
+    described.append(describe_all())
+    path.write_text(text)
+    if not text:
+        path.unlink()
+print(json.dumps(described))
 '''
-
-# change that decides a run's numbers: (file, what is replaced, by what, the parts that are said to have changed)
+OURS = ("convolution_gain.dense", "convolution_gain.dense-shuffled", "robustness.dense", "deep_learning")
+PARTS = ("parts.own", "parts.closure", "parts.partial", "parts.object")
+RUNS = (*OURS, "mine.mine", *PARTS)
+EVERY_RUN = dict.fromkeys(RUNS, ["training_code"])
+MEASURE = {"mine.mine": ["changes_code"]}
+NONE = {}
+# change: (file, what is replaced, by what, the runs that are done again, each with what is said to have changed)
 CHANGES = {
-    "optimizer": ("lab/recipe.py", 'optimizer="adam"', 'optimizer="sgd"', "training code"),
-    "its setting": (
-        "lab/recipe.py",
-        '"learning_rate": learning_rate}',
-        '"beta_1": 0.8, "learning_rate": learning_rate}',
-        "training code",
+    "type of an exception": ("lab/training/startup.py", "raise LabError(", "raise ValueError(", EVERY_RUN),
+    "threads": ("lab/training/startup.py", "_start(threads or 2)", "_start(threads or 3)", EVERY_RUN),
+    "floatx": ("lab/training/startup.py", 'set_floatx("float32")', 'set_floatx("float64")', EVERY_RUN),
+    "determinism": ("lab/training/startup.py", "enable_op_determinism()", "list_logical_devices()", EVERY_RUN),
+    "learning rate": ("lab/training/recipe.py", "Adam(learning_rate=", "Adam(beta_1=0.8, learning_rate=", EVERY_RUN),
+    "scaling": ("lab/training/data.py", "scaled /= 255", "scaled /= 128", EVERY_RUN),
+    "new file of training": ("lab/training/more.py", "", "MORE = 1", EVERY_RUN),
+    "docstring of training": ("lab/training/recipe.py", '"""Compile a model', '"""Prepare a model', NONE),
+    "comment in training": ("lab/training/loop.py", "\nimport math\n", "\n# a comment\nimport math\n", NONE),
+    "statistics": ("lab/analysis/statistics.py", "LEVEL = 0.05", "LEVEL = 0.01", NONE),
+    "guard": ("lab/guard/files.py", "import uuid", "import uuid\n\nMORE = 1", NONE),
+    "study": ("lab/study/records.py", "import json", "import json\n\nMORE = 1", NONE),
+    "shuffle": (
+        *("lab/changes/convolution_gain.py", "default_rng(seed)", "default_rng(seed + 1)"),
+        # the pixels of this one are shuffled; the others use the module only
+        {"convolution_gain.dense-shuffled": ["images_sha256", "changes_code"]},
     ),
-    "loss": (
-        "lab/recipe.py",
-        "loss=loss",
-        'loss=keras.losses.SparseCategoricalCrossentropy(reduction="sum")',
-        "training code",
+    "corruption": (
+        *("lab/changes/robustness.py", "CORRUPTIONS = {", 'CORRUPTIONS = {"none": Corruption(shift, (0,), 0),'),
+        {"robustness.dense": ["changes_code"]},
     ),
-    "scaling in training": ("lab/fast.py", "tf.constant(255.0)", "tf.constant(256.0)", "training code"),
-    "scaling in prediction": ("lab/data.py", "scaled /= 255", "scaled /= 128", "measurement code, training code"),
-    "images as they are loaded": (
-        "lab/data.py",
-        "Split(np.frombuffer",
-        "Split(255 - np.frombuffer",
-        "images, training code",
+    "table of experiment 5": ("convolution_gain.py", "SEEDS, FEWER_SEEDS = 10,", "SEEDS, FEWER_SEEDS = 11,", NONE),
+    "size of dense": (
+        *("deep_learning.py", "layers.Dense(128", "layers.Dense(100"),
+        {**dict.fromkeys(OURS[:3], ["model_sha256"]), "deep_learning": ["script"]},
     ),
-    "seed of the training": (
-        "lab/study.py",
-        "train(variant.build_model, key.recipe, key.seed,",
-        "train(variant.build_model, key.recipe, key.seed + 1,",
-        "training code",
+    "optimizer of a script": (
+        *("deep_learning.py", "keras.optimizers.Adam(", "keras.optimizers.SGD("),
+        {"deep_learning": ["script"]},
     ),
-    "dropout rate": ("tiny.py", "Dropout(0.2)", "Dropout(0.3)", "model, model code"),
-    "layer in a closure": ("tiny.py", "model_with(8)", "model_with(9)", "model, model code"),
-    "pixel permutation": ("tiny.py", "default_rng(seed)", "default_rng(seed + 1)", "images, measurement code"),
-    "subset rule": ("tiny.py", "EVERY = 2", "EVERY = 3", "images"),
-    "measured value": ("tiny.py", "SCALE = 1", "SCALE = 2", "measurement code"),
+    "docstring of a script": ("deep_learning.py", '"""Experiment 1', '"""The first experiment', NONE),
+    "version of Keras": ("keras-99.dist-info/METADATA", "", "Name: keras\nVersion: 99", dict.fromkeys(RUNS, ["keras"])),
+    "version of Pillow": (
+        *("pillow-99.dist-info/METADATA", "", "Name: pillow\nVersion: 99"),
+        {"robustness.dense": ["packages"]},
+    ),
+    "units in a closure": ("mine.py", "make_build_model(8)", "make_build_model(9)", {"mine.mine": ["model_sha256"]}),
+    "initializer": ("models.py", "0.5", "0.6", {"mine.mine": ["model_sha256"]}),
+    "dropout": ("models.py", "Dropout(0.2)", "Dropout(0.3)", {"mine.mine": ["model_sha256"]}),
+    "docstring of a model": ("models.py", "Return a model.", "Return it.", NONE),
+    "transform": ("selections.py", "+ 1", "+ 2", {"mine.mine": ["images_sha256", "changes_code"]}),
+    "constant of a selection": ("mine.py", "EVERY = 2", "EVERY = 3", {"mine.mine": ["images_sha256"]}),
+    "class variable": ("measures.py", "ClassVar = 1", "ClassVar = 2", MEASURE),
+    "print that changes a mapping": ("measures.py", 'print(found["key"])', 'print(found.get("key"))', MEASURE),
+    "function found by name": ("measures.py", "return 1", "return 2", MEASURE),
+    "module that is imported": ("deeper/constants.py", "TWO = 2", "TWO = 3", MEASURE),
+    "package that is imported": ("deeper/__init__.py", "FACTOR\n", "FACTOR\nFACTOR += 1\n", MEASURE),
+    "relative import": ("deeper/factors.py", "FACTOR = 1", "FACTOR = 2", MEASURE),
+    "docstring of a measurement": ("measures.py", "Return a number.", "Return it.", NONE),
+    "comment in a measurement": ("measures.py", "# a comment", "# another\n    # comment", NONE),
+    "label": ("mine.py", '"a label"', '"another label"', NONE),
+    "settings for a table": ("mine.py", '{"units": 8}', '{"units": "eight"}', NONE),
+    "title of a figure": ("mine.py", '"a title"', '"another title"', NONE),
+    "own layer": ("pieces.py", "inputs * self", "inputs / self", {"parts.own": ["model_code"]}),
+    "own activation": ("pieces.py", "ops.abs", "ops.tanh", {"parts.own": ["model_code"]}),
+    "own lambda": ("pieces.py", "x * 2", "x * 3", {"parts.own": ["model_code"]}),
+    "argument of an own layer": ("parts.py", "Scale(3)", "Scale(4)", {"parts.own": ["model_sha256", "model_code"]}),
+    "constant of a measuring closure": ("parts.py", "collect=make_count(3)", "collect=make_count(4)", {}),
+    "constant of a measuring partial": ("parts.py", "partial(make_count, 3)", "partial(make_count, 4)", {}),
+    "constant of a measuring object": ("parts.py", "Measure(3)", "Measure(4)", {}),
 }
-# changes that do not, tried all at once: any of them would cause a rerun by itself
-REUSED = {
-    "label": ("tiny.py", '"a label"', '"another label"'),
-    "docstring of a script": ("tiny.py", "A tiny experiment", "Another"),
-    "docstring of a model": ("tiny.py", "Return a model", "Return it"),
-    "docstring of the recipe": ("lab/recipe.py", '"""Train a compiled model;', '"""Fit a model;'),
-    "comment": ("tiny.py", "# the comment", "# more\n    # comments"),
-    "message": ("tiny.py", '"a message"', '"another message"'),
-    "figure's title": ("tiny.py", '"a title"', '"another title"'),
-    "settings for a table": ("tiny.py", '{"units": 8}', '{"units": "eight"}'),
-}
-KERAS_VERSION, REUSED_CHANGES = "Keras version", "label, docstring, comment, message, title, table"
-
-
-def run(folder, *command):
-    process = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    return process
-
-
-def edit(folder, name, before, after):
-    text = (folder / name).read_text()
-    assert text.count(before) >= 1, (name, before)
-    (folder / name).write_text(text.replace(before, after))
+SCRIPT_COUNTS = {"parts.own": ["model_code"], **dict.fromkeys(PARTS[1:], ["changes_code"])}
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """Return a copy of the project with the tiny experiment and its finished run, and what it printed."""
-    folder = copy_project(tmp_path_factory.mktemp("base"))
-    (folder / "tiny.py").write_text(EXPERIMENT)
-    return folder, run(folder, "tiny.py", "--smoke").stdout
+def copy(tmp_path_factory):
+    """Return a copy of the project with the user's experiments and the program that describes them."""
+    folder = copy_project(tmp_path_factory.mktemp("copy") / "site-packages" / "keras")
+    for name, text in {**FILES, "describe.py": DESCRIBE}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
 
 
-@pytest.fixture(scope="module")
-def outcomes(base, tmp_path_factory):
-    """Return the process that ran the experiment again after each change, two at a time."""
-
-    def run_changed(change):
-        folder = tmp_path_factory.mktemp("changed") / "copy"
-        shutil.copytree(base[0], folder)
-        if change == REUSED_CHANGES:
-            for each in REUSED.values():
-                edit(folder, *each)
-        elif change == KERAS_VERSION:
-            (folder / "keras-9.9.9.dist-info").mkdir()
-            (folder / "keras-9.9.9.dist-info" / "METADATA").write_text("Name: keras\nVersion: 9.9.9\n")
-        else:
-            edit(folder, *CHANGES[change][:3])
-        return run(folder, "tiny.py", "--smoke")
-
-    changes = [*CHANGES, KERAS_VERSION, REUSED_CHANGES]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(changes, pool.map(run_changed, changes), strict=True))
-
-
-@pytest.mark.parametrize("change", [*CHANGES, KERAS_VERSION])
-def test_what_decides_a_run_reruns_it_and_says_why(change, base, outcomes):
-    expected = CHANGES[change][3] if change in CHANGES else "versions (keras)"
-    printed, notes = outcomes[change].stdout, outcomes[change].stderr
-    assert f"rerun: changed since earlier runs: {expected}\n" in notes
-    assert "study: 1 of 1 runs" in notes
-    if change != KERAS_VERSION:  # the run has really been done with the change
-        assert printed != base[1]
-
-
-def test_what_decides_no_number_reruns_nothing(base, outcomes):
-    process = outcomes[REUSED_CHANGES]
-    assert "rerun" not in process.stderr
-    assert "study: 1 of 1" not in process.stderr
-    assert process.stdout == base[1]
-
-
-def test_an_undone_change_finds_the_earlier_run_again(base, outcomes, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(base[0], folder)
-    edit(folder, "tiny.py", "SCALE = 1", "SCALE = 2")
-    assert "rerun" in run(folder, "tiny.py", "--smoke").stderr
-    edit(folder, "tiny.py", "SCALE = 2", "SCALE = 1")
-    process = run(folder, "tiny.py", "--smoke")
-    assert "rerun" not in process.stderr
-    assert process.stdout == base[1]
-
-
-def test_a_model_of_another_optimizer_is_not_taken_for_the_recipes(tmp_path):
-    folder = copy_project(tmp_path / "copy")
-    original = (folder / "deep_learning.py").read_text()
-    edit(folder, "deep_learning.py", 'optimizer="adam"', 'optimizer="sgd"')
-    by_sgd = run(folder, "deep_learning.py", "--smoke")
-    assert "reused" in run(folder, "confusion_matrix.py", "--smoke").stderr
-    (folder / "deep_learning.py").write_text(original)
-    after = run(folder, "confusion_matrix.py", "--smoke")
-    assert re.search(
-        r"^training: .*fashion\.keras is from a training with different training code$", after.stderr, re.M
+def describe(folder, changes, **environment):
+    """Return what decides each run, {run: parts}, before any change and after each of them."""
+    process = subprocess.run(
+        [sys.executable, "describe.py"],
+        cwd=folder,
+        env={**os.environ, **environment},
+        input=json.dumps(changes),
+        capture_output=True,
+        text=True,
     )
-    assert by_sgd.stdout.splitlines()[-1] not in after.stdout
-    assert "reused" in run(folder, "confusion_matrix.py", "--smoke").stderr
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
-def test_a_changed_optimizer_reruns_experiment_5(tmp_path):
-    folder = copy_project(tmp_path / "copy")
-    command = ("convolution_gain.py", "--smoke", "--seeds", "1", "--variants", "dense")
-    before = run(folder, *command)
-    edit(folder, "lab/recipe.py", 'optimizer="adam"', 'optimizer="sgd"')
-    after = run(folder, *command)
-    assert "rerun: changed since earlier runs: training code\n" in after.stderr
-    assert after.stdout != before.stdout
+@pytest.fixture(scope="module")
+def described(copy):
+    before, *after = describe(copy, [change[:3] for change in CHANGES.values()])
+    return before, dict(zip(CHANGES, after, strict=True))
 
 
-def test_published_runs_of_other_code_are_called_so(base, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(base[0], folder)
-    shutil.copytree(folder / "saves" / "smoke" / "tiny", folder / "results" / "tiny")
-    same = run(folder, "tiny.py", "--smoke", "--from-results")
-    assert "note" not in same.stderr
-    edit(folder, *CHANGES["optimizer"][:3])
-    other = run(folder, "tiny.py", "--smoke", "--from-results")
-    assert "note: the published runs were made by different training code\n" in other.stderr
-    assert other.stdout == same.stdout == base[1]
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_reruns_what_it_decides_and_nothing_else(change, described):
+    before, after = described[0], described[1][change]
+    differ = {run: [part for part in before[run] if before[run][part] != after[run][part]] for run in RUNS}
+    assert {run: parts for run, parts in differ.items() if parts} == CHANGES[change][3]

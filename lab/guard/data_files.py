@@ -49,7 +49,7 @@ def read_verified(data_set, folder, digests):
             content = read_file(path, LARGEST_NAMED + 1)
         if hashlib.sha256(content).hexdigest() != sha256:
             reason = f"corrupt, or of another data set (its SHA-256 is not {data_set}'s)"
-            raise DataError(f"{path}: {reason}; --dataset FOLDER takes others")
+            raise DataError(f"{path}: {reason}; --dataset takes others in a folder of another name")
         contents.append(content)
     return contents
 

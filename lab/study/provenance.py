@@ -27,7 +27,6 @@ from lab.guard.errors import LabError
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING, CHANGES = ROOT / "lab" / "training", ROOT / "lab" / "changes"
 LIBRARIES = ("tensorflow", "keras", "numpy")  # that every training uses
-INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 
 
 def text_digest(text):
@@ -72,13 +71,14 @@ def _plain(node):
     return [_plain(each) for each in node] if isinstance(node, list) else repr(node)
 
 
-def own_files(values):
-    """Return the files that define these functions and classes, and what they import, in order.
+def own_files(values, files=()):
+    """Return the files that define these functions and classes, these files, and what they import, in order.
 
     Not those of lab/training, which count for every run, of the rest of lab/, which decides no number, and of installed
     packages, which count by their version.
     """
     found, queue = set(), [Path(inspect.getfile(value)).resolve() for value in _defined(values)]
+    queue += [Path(path).resolve() for path in files]
     for path in queue:  # it grows meanwhile
         if _is_own(path) and path not in found:
             if not path.is_file():
@@ -102,30 +102,48 @@ def _defined(values):
             yield from (each for each in defined.__mro__ if hasattr(sys.modules.get(each.__module__), "__file__"))
 
 
+def is_top_level(value):
+    """Return whether a value is a function or class that its module has under its name: its file says all about it.
+
+    A closure, a partial or an object is made with values that may be in another file.
+    """
+    module, name = sys.modules.get(getattr(value, "__module__", None)), getattr(value, "__qualname__", "")
+    return getattr(module, name, None) is value
+
+
 def _is_own(path):
     if path.is_relative_to(ROOT / "lab"):
         return path.is_relative_to(CHANGES)
-    installed = any(path.is_relative_to(folder) for folder in INSTALLED)
-    return not installed and not {"tensorflow", "keras", "numpy"}.intersection(path.parts)
+    return not any(path.is_relative_to(folder) for folder in _package_folders())
+
+
+@functools.cache
+def _package_folders():
+    """Return the folders that packages are installed in, whatever their names are, and Python's own library."""
+    folders = [Path(folder).resolve() for folder in sys.path]
+    installed = [folder for folder in folders if folder != ROOT and any(folder.glob("*.dist-info"))]
+    return [Path(sysconfig.get_path("stdlib")).resolve(), *installed]
 
 
 def _imported(path):
     """Return what a Python file imports: the files of own modules, and the names of all top-level packages."""
-    names = set()
+    names, places = set(), set()
     for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            for place in (base, *(base / alias.name for alias in node.names)):
+                places |= {place.with_name(f"{place.name}.py"), place / "__init__.py"}
         elif isinstance(node, ast.ImportFrom):
-            folder = path.parents[node.level - 1] if node.level else None
-            module = ".".join([*folder.relative_to(ROOT).parts, node.module or ""]) if folder else node.module
-            names |= {module.strip("."), *(f"{module}.{alias.name}".strip(".") for alias in node.names)}
-    files = set()
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     packages = {name.partition(".")[0] for name in names}
-    installed = {name for name in packages if not any(map(_is_own, _locations(name)))}
+    own = {name for name in packages if name == "lab" or any(map(_is_own, _locations(name)))}
     for name in names:
-        if name.partition(".")[0] not in installed:
-            files.update(path for path in _locations(name) if path.is_file() and _is_own(path))
-    return sorted(files), packages
+        parts = name.split(".") if name.partition(".")[0] in own else []
+        for n in range(len(parts)):  # a package's __init__.py runs, too
+            places.update(_locations(".".join(parts[: n + 1])))
+    return sorted(place for place in places if place.is_file() and _is_own(place)), packages
 
 
 def _locations(name):
@@ -156,16 +174,9 @@ def library_versions():
     return found
 
 
-def constants_digest(function):
-    """Return the digest of the plain values that a function was made with: of its closure, or as a partial."""
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    arguments = [*getattr(function, "args", ()), *getattr(function, "keywords", {}).items()]
-    return text_digest(repr([each for each in cells + arguments if not callable(each)])) if cells or arguments else ""
-
-
 @functools.cache
 def describe_model(build_model, initialize, precision):
-    """Return what identifies an untrained model: the digest of its configuration and initial weights, and own files.
+    """Return the digest of an untrained model's configuration and initial weights, and its parts that are not Keras'.
 
     The weights are those of seed 0, so that a model is built once, not once for each seed; the seed counts by itself.
     Initializers count through these weights. Args: `initialize`, lab.training.recipe.initialize_model; `precision`
@@ -175,17 +186,19 @@ def describe_model(build_model, initialize, precision):
         model = thread.submit(initialize, build_model, 0).result()
     import keras
 
+    layers = list(_flatten(model))
+    parts = [value for layer in layers for name, value in vars(layer).items() if not name.endswith("_initializer")]
+    parts = [*layers, *filter(callable, parts)]
     try:
         configuration = keras.saving.serialize_keras_object(model)
-    except (TypeError, ValueError, NotImplementedError):  # Keras cannot save it; its own files still count
+    except (TypeError, ValueError, NotImplementedError):  # Keras cannot save it; the function that builds it counts
         configuration = [(weight.path, weight.shape) for weight in model.weights]
+        parts.append(build_model)
     text = json.dumps(configuration, sort_keys=True, default=str)
     # a lambda's code would depend on its folder and line; its file counts
     configuration = json.loads(text, object_hook=lambda each: each if each.get("class_name") != "__lambda__" else None)
     digest = text_digest(json.dumps(configuration, sort_keys=True) + arrays_digest(model.get_weights()))
-    layers = list(_flatten(model))
-    parts = [value for layer in layers for name, value in vars(layer).items() if not name.endswith("_initializer")]
-    return digest, own_files([*layers, *filter(callable, parts)])
+    return digest, [part for part in parts if own_files([part])]
 
 
 def _flatten(layer):

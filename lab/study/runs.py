@@ -23,7 +23,7 @@ from lab.guard.errors import LabError
 from lab.guard.files import atomic_write, require_writable
 from lab.study import provenance, published
 from lab.study.executors import run_tasks, serve_task
-from lab.study.provenance import ROOT, arrays_digest, code_digest, differing_parts, own_files
+from lab.study.provenance import ROOT, arrays_digest, code_digest, differing_parts, is_top_level, own_files
 from lab.study.records import Run, describe_result
 from lab.training.data import DataSet, data_digest, load_data
 from lab.training.predictions import collect_predictions, unchanged
@@ -82,7 +82,7 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
     known = {} if retrain else {record["run"]: record for record in published.read_records(results)}
     tasks, paths, runs, changed = {}, {}, {}, set()
     for key in plan:
-        decided_by = describe_run(variants[key.variant], key, splits)
+        decided_by = describe_run(script, variants[key.variant], key, splits)
         name = f"{key.variant}-{key.seed}-{provenance.text_digest(json.dumps(decided_by, sort_keys=True))[:12]}"
         path = paths[key] = Path(folder) / f"{name}.npz"
         if os.path.exists(path) and not retrain:
@@ -119,15 +119,11 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
 def load_variants(script):
     """Return the VARIANTS of a script, a file. Raises: LabError, it has none."""
     path = Path(script).resolve()
-    main = sys.modules["__main__"]
-    if getattr(main, "__file__", None) and Path(main.__file__).resolve() == path and hasattr(main, "VARIANTS"):
-        return main.VARIANTS  # of the script that runs
-    for module in list(sys.modules.values()):
-        if getattr(module, "__file__", None) == str(path) and hasattr(module, "VARIANTS"):
-            return module.VARIANTS
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = sys.modules.get(path.stem)
+    if getattr(module, "__file__", None) != str(path):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     if not hasattr(module, "VARIANTS"):
         raise LabError(f"{script}: has no VARIANTS, a dict of lab.study.runs.Variant by name")
     return module.VARIANTS
@@ -152,17 +148,23 @@ def _changed_since_earlier_runs(path, key, decided_by):
     return min(differences, key=len, default=[])
 
 
-def describe_run(variant, key, splits):
-    """Return all that decides a run on a given processor, a dict of JSON types."""
-    model, model_files = provenance.describe_model(variant.build_model, initialize_model, key.recipe.precision)
-    change_files = own_files([variant.transform, variant.select, variant.collect])
+def describe_run(script, variant, key, splits):
+    """Return all that decides a run on a given processor, a dict of JSON types.
+
+    Where a closure, a partial or an object measures, or is part of the model, the script counts, too: it may have made
+    them with values that no digest has. What transforms and selects counts through the images.
+    """
+    model, parts = provenance.describe_model(variant.build_model, initialize_model, key.recipe.precision)
+    model_files = own_files(parts, () if all(map(is_top_level, parts)) else (script,))
+    changes = variant.transform, variant.select, variant.collect
+    change_files = own_files(changes, () if is_top_level(variant.collect) else (script,))
     return {
         **asdict(key.recipe),
         "seed": key.seed,
         "images_sha256": _images_digest(variant.select, variant.transform, key.seed, splits),
         "model_sha256": model,
         "training_code": provenance.training_code(),
-        "changes_code": code_digest(change_files) + provenance.constants_digest(variant.collect),
+        "changes_code": code_digest(change_files),
         "model_code": code_digest(model_files),
         **provenance.library_versions(),
         "packages": provenance.package_versions([*change_files, *model_files]),
@@ -199,12 +201,13 @@ def _do_run(task):
     key = RunKey.from_record({**decided_by, "variant": task["variant"]})
     start_tensorflow(key.recipe.threads, key.recipe.precision)
     variant, splits = load_variants(ROOT / script)[key.variant], load_data(data_set)
-    _require_same(decided_by, describe_run(variant, key, splits))
+    _require_same(decided_by, describe_run(ROOT / script, variant, key, splits))
     selected, prepare = _select_data(variant.select, variant.transform, key.seed, splits)
     prepared = [split._replace(images=prepare(split.images)) for split in selected]
     model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared)
     arrays = variant.collect(model, selected[1], prepare)
-    _require_same(decided_by, describe_run(variant, key, splits))  # the code was not edited between import and digest
+    # the code was not edited between import and digest
+    _require_same(decided_by, describe_run(ROOT / script, variant, key, splits))
     record = {
         "run": task["run"],
         "variant": key.variant,

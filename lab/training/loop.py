@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from lab.guard.errors import LabError
-from lab.training.xla import find_xla_obstacle, make_xla_step
+from lab.training.xla import find_xla_obstacle, make_xla_step, override
 
 logger = logging.getLogger(__name__)
 
@@ -174,10 +174,15 @@ def _make_keras_epoch(model, images, labels, batch_size, callbacks):
 
     def run_epoch(order):
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).map(read).prefetch(tf.data.AUTOTUNE)
-        history = model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[forward]).history
+        # weights become their averages, if the optimizer has any, after the last epoch only
+        with override(model.optimizer, {"finalize_variable_values": lambda variables: None}):
+            history = model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[forward]).history
         return {name: values[-1] for name, values in history.items()}
 
-    forward = keras.callbacks.LambdaCallback(on_train_batch_end=callbacks.on_train_batch_end)
+    def forward_step(step, logs):  # Keras' last step is that of a whole call
+        callbacks.on_train_batch_end(min(step, math.ceil(len(images) / batch_size) - 1), logs)
+
+    forward = keras.callbacks.LambdaCallback(on_train_batch_end=forward_step)
     model.steps_per_execution = KERAS_STEPS_PER_CALL
     model.make_train_function(force=True)
     return run_epoch

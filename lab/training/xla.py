@@ -43,7 +43,8 @@ def make_xla_step(model):
 
     Returns: step, variables, dropouts: function of (values of the variables, pixels float32, labels, bits) to the new
         values; Keras variables; Dropout layers, for each of which the step expects random bits, uint16 (batch, ...)
-    Raises: AttributeError, ValueError or IndexError, this version of Keras lacks something that the step relies on.
+    Raises: AttributeError, ValueError or IndexError, this version of Keras lacks something that the step relies on;
+        TypeError, the optimizer's class replaces methods that the step replaces.
     """
     import keras
     import tensorflow as tf
@@ -70,7 +71,7 @@ def make_xla_step(model):
     def step(values, pixels, labels, bits):
         state = list(zip(variables, values, strict=True))
         weights = values[: len(trainable)]
-        with keras.StatelessScope(state, collect_losses=True) as scope, _replace(optimizer, stateless_methods):
+        with keras.StatelessScope(state, collect_losses=True) as scope, override(optimizer, stateless_methods):
             with tf.GradientTape() as tape:
                 tape.watch(weights)
                 predictions = predict(pixels, bits)
@@ -95,13 +96,16 @@ def _find_stateless_methods(optimizer, trainable):
 
     for_tensorflow, general = keras.optimizers.Optimizer.__bases__
     names = {name for name in vars(for_tensorflow).keys() & vars(general).keys() if not name.startswith("__")}
+    for name in names:
+        if getattr(type(optimizer), name) is not getattr(for_tensorflow, name):
+            raise TypeError(f"{type(optimizer).__name__} has its own {name}")
     keys = {id(variable): optimizer._var_key(variable) for variable in trainable}
     methods = {name: types.MethodType(getattr(general, name), optimizer) for name in names}
     return {**methods, "_var_key": lambda variable: keys[id(variable)]}
 
 
 @contextlib.contextmanager
-def _replace(owner, attributes):
+def override(owner, attributes):
     """Within this context, an object has attributes that hide those of its class."""
     vars(owner).update(attributes)
     try:
