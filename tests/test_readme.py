@@ -177,8 +177,8 @@ def test_every_number_is_in_a_record():
         path.name: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         for path in [*ROOT.glob("*.py"), *ROOT.glob("lab/*/*.py"), *ROOT.glob("examples/*.py")]
     }
-    # its records are in the history only
-    texts["docs/plan.md"] = re.sub(r"## [^\n]*\(withdrawn\).*?(?=\n## )", "", texts["docs/plan.md"], flags=re.S)
+    # records in the history only, and pilots without records
+    texts["docs/plan.md"] = re.sub(r"## (?:[^\n]*\(withdrawn\)|To come).*?(?=\n## )", "", texts["docs/plan.md"], flags=re.S)
     unknown = {name: decimals(text) - known - NOT_IN_RESULTS.keys() for name, text in texts.items()}
     assert {name: numbers for name, numbers in unknown.items() if numbers} == {}
 
