@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -137,7 +137,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def soak(request):
-    """Say whether this is the long form of the tests."""
+    """Return whether this is the long form of the tests."""
     return request.config.getoption("--soak")
 
 
@@ -160,14 +160,14 @@ class _FaultTable:
             row[("passed", "failed", "skipped").index(report.outcome)] += cases
 
     def pytest_sessionfinish(self, session):
-        from lab.study.provenance import environment
+        from lab.study.provenance import environment, library_versions
 
         failed = sum(row[1] > 0 for row in self.rows.values())
         minutes, here = (time.monotonic() - self.started) / 60, environment()
         lines = [
             f"`pytest {' '.join(session.config.invocation_params.args)}`: {len(self.rows)} kinds of fault in "
-            f"{minutes:.0f} minutes, {failed} failed; {datetime.now(timezone.utc):%Y-%m-%d}, {here['processor']}, "
-            f"{os.cpu_count()} cores, Python {here['python']}, TensorFlow {here['tensorflow']}",
+            f"{minutes:.0f} minutes, {failed} failed; {datetime.now(UTC):%Y-%m-%d}, {here['processor']}, "
+            f"{os.cpu_count()} cores, Python {here['python']}, TensorFlow {library_versions()['tensorflow']}",
             "",
             "| | fault | cases | failed | not possible here |",
             "|---|---|---:|---:|---:|",

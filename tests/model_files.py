@@ -1,4 +1,4 @@
-"""Keras model files for the tests: compatible ones, altered ones, and how to check that one is refused."""
+"""Keras model files for the tests: small models that need no training, altered files, and what loading must not do."""
 
 import contextlib
 import functools
@@ -11,95 +11,53 @@ import tempfile
 import zipfile
 import zlib
 
+import numpy as np
 import pytest
 
-import deep_learning
 from lab.guard.errors import LabError
-from lab.training.startup import start_tensorflow
 from lab.guard.models import load_compatible_model, load_model
+from lab.training.startup import start_tensorflow
 
-COMPATIBLE_MODELS = {  # name: (largest pixel value, whether it gives logits)
-    "probabilities": (1, False),
-    "logits": (1, True),
-    "functional": (1, False),
-    "flat": (1, True),
-    "flat probabilities": (1, False),
-    "rescaling": (255, True),
-    "rescaling to [-1, 1]": (255, True),
-    "rescaling from [0, 1]": (1, True),
-    "rescaling that inverts [0, 1]": (1, True),
-    "rescaling of bytes": (255, True),
-    "normalization": (255, True),
-    "normalization of [0, 1]": (1, True),
-}
-
-
-def build_compatible_model(name):
-    """Build one of COMPATIBLE_MODELS, which are like those that other people train."""
-    start_tensorflow()
-    from keras import Input, Model, Sequential, layers
-
-    def build_logits(*first_layers, shape=(28, 28), dtype=None):
-        return Sequential([Input(shape, dtype=dtype), *first_layers, layers.Flatten(), layers.Dense(10)])
-
-    def build_functional():
-        image = Input((28, 28, 1))
-        features = layers.Flatten()(layers.Conv2D(4, 3, strides=2)(image))
-        return Model(image, layers.Dense(10, activation="softmax")(features))
-
-    builders = {
-        "probabilities": deep_learning.build_model,
-        "logits": build_logits,
-        "functional": build_functional,
-        "flat": lambda: build_logits(shape=(784,)),
-        "flat probabilities": lambda: Sequential([Input((784,)), layers.Dense(10, activation="softmax")]),
-        "rescaling": lambda: build_logits(Sequential([layers.Rescaling(1 / 255)])),
-        "rescaling to [-1, 1]": lambda: build_logits(layers.Rescaling(1 / 127.5, offset=-1)),
-        "rescaling from [0, 1]": lambda: build_logits(layers.Rescaling(2.0, offset=-1)),
-        "rescaling that inverts [0, 1]": lambda: build_logits(layers.Rescaling(-1.0, offset=1)),
-        "rescaling of bytes": lambda: build_logits(layers.Rescaling(1 / 255), dtype="uint8"),
-        "normalization": lambda: build_logits(layers.Normalization(axis=None, mean=73, variance=8100)),
-        "normalization of [0, 1]": lambda: build_logits(layers.Normalization(axis=None, mean=0.29, variance=0.12)),
-    }
-    return builders[name]()
+FEW_IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8), np.arange(20) % 10
 
 
 def save_valid_models(folder):
     """Save a small valid model as .keras and as legacy .h5; return the two paths."""
+    start_tensorflow()
+    from keras import Input, Sequential, layers
+
     paths = [folder / f"valid{suffix}" for suffix in (".keras", ".h5")]
     for path in paths:
-        build_compatible_model("logits").save(path)
+        Sequential([Input((28, 28)), layers.Flatten(), layers.Dense(10)]).save(path)
     return paths
 
 
-def alter_model(path, name, config=None, dataset=None, members=()):
+def alter_model(path, name, config=None, dataset=None, members=(), version=None):
     """Copy a model file under another name, with changes; return the copy's path.
 
     Args:
         config: function that changes the model's config, a dict
         dataset: function of the HDF5 group and the name of the last layer's weights that replaces them
         members: (ZipInfo or name, bytes) pairs that the archive of a .keras file gets, instead of its own of that name
+        version: of Keras, that the file says has written it
     """
     import h5py
 
     target = shutil.copy(path, path.with_name(name + path.suffix))
     with contextlib.ExitStack() as stack:
         if path.suffix == ".h5":
-            file = stack.enter_context(h5py.File(target, "a"))
-            group = file
+            file = group = stack.enter_context(h5py.File(target, "a"))
+            text = file.attrs["model_config"]
         else:
             archive = stack.enter_context(zipfile.ZipFile(path))
             contents = {name: archive.read(name) for name in archive.namelist()}
             file = stack.enter_context(tempfile.TemporaryFile(dir=path.parent))
             file.write(contents["model.weights.h5"])
             group = stack.enter_context(h5py.File(file, "a"))
+            text = contents["config.json"]
+        value = json.loads(text)
         if config:
-            value = json.loads(file.attrs["model_config"] if path.suffix == ".h5" else contents["config.json"])
             config(value)
-            if path.suffix == ".h5":
-                file.attrs["model_config"] = json.dumps(value)
-            else:
-                contents["config.json"] = json.dumps(value).encode()
         if dataset:
             names = []
             group.visititems(
@@ -108,10 +66,15 @@ def alter_model(path, name, config=None, dataset=None, members=()):
             parent, _, name = names[0].rpartition("/")
             del group[names[0]]
             dataset(group[parent], name)
-        if path.suffix == ".keras":
+        if path.suffix == ".h5":
+            file.attrs["model_config"] = json.dumps(value)
+            file.attrs["keras_version"] = version or file.attrs["keras_version"]
+        else:
             group.close()
             file.seek(0)
-            contents["model.weights.h5"] = file.read()
+            contents.update({"model.weights.h5": file.read(), "config.json": json.dumps(value).encode()})
+            if version:
+                contents["metadata.json"] = json.dumps({"keras_version": version}).encode()
             contents.update(members)
             with zipfile.ZipFile(target, "w") as archive:
                 for name, content in contents.items():
@@ -134,15 +97,15 @@ def compress_member(path, name, content, claimed_size):
     return target
 
 
-def request_units(units):
-    """Return a function that changes a model's config to so many outputs of its last layer."""
-    return lambda config: config["config"]["layers"][-1]["config"].update(units=units)
-
-
 def describe_names(module, name, arguments):
     """Yield how a config names a function, and how it names a class."""
     yield {"module": module, "class_name": "function", "config": name, "registered_name": name}
     yield {"module": module, "class_name": name, "config": arguments, "registered_name": None}
+
+
+def set_in_last_layer(**values):
+    """Return a function that changes the configuration of a model's last layer."""
+    return lambda config: config["config"]["layers"][-1]["config"].update(values)
 
 
 def insert_layer(name, arguments):
@@ -152,27 +115,19 @@ def insert_layer(name, arguments):
 
 
 def assert_refused(path, match="loaded safely"):
-    """Check that a model is refused in one line, which names its file."""
+    """Check that a model is refused in one line, which names its file; return the line."""
     with pytest.raises(LabError, match=match) as caught:
         load_model(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
-def load_or_refuse(path, load=load_compatible_model):
-    """Load a corrupt model; raise anything but a LabError. Args: path; `load_model` or `load_compatible_model`"""
+def load_or_refuse(path, predict=True):
+    """Load a model whose file is corrupt or hostile; raise anything but a LabError. Args: path; whether to predict"""
     with contextlib.suppress(LabError):
-        assert load(path).output_shape == (None, 10)
-
-
-class PickledCall:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
+        model = load_compatible_model(path, *FEW_IMAGES) if predict else load_model(path)
+        assert model.output_shape == (None, 10)
 
 
 class AuditLog:

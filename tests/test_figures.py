@@ -68,8 +68,9 @@ def test_without_a_display_figures_are_saved_whatever_the_backend(tmp_path, back
 
 
 def test_a_notebook_shows_figures_itself(tmp_path):
-    backend = "from matplotlib.backends.backend_agg import FigureCanvas"
-    (tmp_path / "my_inline.py").write_text(backend)
+    backend = "from matplotlib import get_backend\nfrom matplotlib.backends.backend_agg import FigureCanvas\n"
+    # IPython's backend asks when it is imported, and else shows no picture
+    (tmp_path / "my_inline.py").write_text(f"{backend}assert 'my_inline' in get_backend()")
     process, picture = draw(tmp_path, "notebook", MPLBACKEND="module://my_inline")
     assert (process.stderr, picture) == ("", None)
 

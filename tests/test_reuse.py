@@ -5,7 +5,6 @@ The copy is in a folder whose name is that of a package, below `site-packages`; 
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, copy_project, run_script
 
-import lab.study.provenance
+from lab.study.provenance import code_digest
+from lab.study.records import Run
 
 # an experiment of a user, whose files import each other
 FILES = {
@@ -63,6 +63,7 @@ def shift_all(images, seed):
 from collections import defaultdict
 from typing import ClassVar
 import deeper.constants
+from lab.changes.convolution_gain import shuffle_pixels
 
 class Settings:
     factor: ClassVar = 1
@@ -81,25 +82,26 @@ def count(model, split, prepare):
     "deeper/factors.py": "FACTOR = 1\n",
     "deeper/constants.py": "TWO = 2\n",
     # of own parts of a model and of a measurement, which the script makes with values of its own
-    "parts.py": '''import functools
+    "parts.py": """import functools
 import keras
-import numpy as np
-from lab.changes.convolution_gain import shuffle_pixels
 from lab.study.runs import Variant
 from pieces import Measure, Scale, bend, double, make_count
 
-def build_model():
+def build_own():
     hidden = [keras.layers.Flatten(), keras.layers.Dense(4, activation=bend), Scale(3), keras.layers.Lambda(double)]
     return keras.Sequential([keras.Input((28, 28)), *hidden, keras.layers.Dense(10), keras.layers.Softmax()])
 
+def build_plain():
+    return keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10)])
+
 VARIANTS = {
-    "own": Variant("own layers", build_model),
-    "closure": Variant("closure", Variant, collect=make_count(3)),
-    "partial": Variant("partial", Variant, collect=functools.partial(make_count, 3)),
-    "object": Variant("object", Variant, collect=Measure(3)),
+    "layers": Variant("own layers", build_own),
+    "closure": Variant("closure", build_plain, collect=make_count(3)),
+    "partial": Variant("partial", build_plain, collect=functools.partial(make_count, 3)),
+    "object": Variant("object", build_plain, collect=Measure(3)),
 }
-''',
-    "pieces.py": '''import keras
+""",
+    "pieces.py": """import keras
 class Scale(keras.layers.Layer):
     def __init__(self, factor):
         super().__init__()
@@ -120,10 +122,10 @@ class Measure:
         self.n = n
     def __call__(self, model, split, prepare):
         return {"n": self.n}
-''',
+""",
 }
-DESCRIBE = '''"""Reads changes, a list of [file, before, after], and prints what decides each run after each of them."""
-import json, sys
+DESCRIBE = """
+import json, shutil, sys
 from pathlib import Path
 import numpy as np
 from lab.study import command_line, provenance, runs
@@ -132,141 +134,189 @@ from lab.training.recipe import Recipe
 from lab.training.startup import start_tensorflow
 
 start_tensorflow()
-here, split = Path.cwd(), Split(np.arange(20 * 784).astype(np.uint8).reshape(20, 28, 28), np.arange(20, dtype=np.uint8) % 10)
-describe_model = provenance.describe_model
-provenance.describe_model = lambda build_model, *given: ("", []) if build_model is runs.Variant else describe_model(build_model, *given)
+here, split = Path.cwd(), Split(np.uint8(np.arange(20 * 784)).reshape(20, 28, 28), np.uint8(np.arange(20) % 10))
 
-def describe_all():
-    for name, module in list(sys.modules.items()):
-        if Path(getattr(module, "__file__", None) or "/").parent in (here, here / "deeper"):
-            if module.__name__ != "__main__":
-                del sys.modules[name]
+own = {path.stem for path in here.glob("*.py")} | {"deeper"}
+
+def describe(names):
+    for name in [name for name in sys.modules if name.split(".")[0] in own or name.startswith("lab.changes")]:
+        del sys.modules[name]
     found = {}
-    for name in ("convolution_gain.dense", "convolution_gain.dense-shuffled", "robustness.dense", "mine.mine",
-                 "parts.own", "parts.closure", "parts.partial", "parts.object"):
-        script, variant = name.split(".")
-        variant = runs.load_variants(here / f"{script}.py")[variant]
-        found[name] = runs.describe_run(here / f"{script}.py", variant, runs.RunKey(name, 3, Recipe()), [split, split])
-    import deep_learning
-    options = command_line.parse(command_line.figure_parser("A script."), ["--smoke"])
-    return {**found, "deep_learning": command_line._describe_training(deep_learning.train, options)}
+    for script, name in (each.split(": ") for each in names):
+        path = here / script
+        if name == "train":
+            options = command_line.parse(command_line.figure_parser("A script."), ["--smoke"])
+            decided_by = command_line._describe_training(__import__(path.stem).train, options)
+        else:
+            variant, key = runs.load_variants(path)[name], runs.RunKey(name, 3, Recipe())
+            decided_by = runs.describe_run(path, variant, key, [split, split])
+        found[f"{script}: {name}"] = decided_by
+    return found
 
-described = [describe_all()]
-for file, before, after in json.load(sys.stdin):
-    path, text = here / file, (here / file).read_text() if (here / file).exists() else ""
-    assert before in text, (file, before)
+runs_described, changes = json.load(sys.stdin)
+described = [describe(runs_described)]
+for file, before, after, names in changes:
+    path, text = here / file, (here / file).read_text() if before else None
     path.parent.mkdir(exist_ok=True)
     path.write_text(text.replace(before, after) if before else after)
-    described.append(describe_all())
-    path.write_text(text)
-    if not text:
+    described.append(describe(names))
+    if before:
+        path.write_text(text)
+    elif path.parent.parent == here:
+        shutil.rmtree(path.parent)
+    else:
         path.unlink()
 print(json.dumps(described))
-'''
-OURS = ("convolution_gain.dense", "convolution_gain.dense-shuffled", "robustness.dense", "deep_learning")
-PARTS = ("parts.own", "parts.closure", "parts.partial", "parts.object")
-RUNS = (*OURS, "mine.mine", *PARTS)
-EVERY_RUN = dict.fromkeys(RUNS, ["training_code"])
-MEASURE = {"mine.mine": ["changes_code"]}
-NONE = {}
-# change: (file, what is replaced, by what, the runs that are done again, each with what is said to have changed)
+"""
+STUDIES = ("convolution_gain.py: dense", "convolution_gain.py: dense-shuffled", "robustness.py: dense")
+OURS = (*STUDIES, "deep_learning.py: train")
+MINE, LAYERS = "mine.py: mine", "parts.py: layers"
+MEASURED = ("parts.py: closure", "parts.py: partial", "parts.py: object")
+EVERY_RUN = dict.fromkeys([*OURS, MINE], ["training_code"])
+COUNT = {MINE: ["changes_code"]}
+# the script that makes own parts counts as a whole
+PARTS = {LAYERS: ["model_code"], **dict.fromkeys(MEASURED, ["changes_code"])}
+# change: (file, what is replaced, or None for a new file, by what, the runs that are done again, and what differs)
 CHANGES = {
     "type of an exception": ("lab/training/startup.py", "raise LabError(", "raise ValueError(", EVERY_RUN),
     "threads": ("lab/training/startup.py", "_start(threads or 2)", "_start(threads or 3)", EVERY_RUN),
     "floatx": ("lab/training/startup.py", 'set_floatx("float32")', 'set_floatx("float64")', EVERY_RUN),
     "determinism": ("lab/training/startup.py", "enable_op_determinism()", "list_logical_devices()", EVERY_RUN),
-    "learning rate": ("lab/training/recipe.py", "Adam(learning_rate=", "Adam(beta_1=0.8, learning_rate=", EVERY_RUN),
+    "setting of the optimizer": ("lab/training/recipe.py", "Adam(", "Adam(beta_1=0.8, ", EVERY_RUN),
     "scaling": ("lab/training/data.py", "scaled /= 255", "scaled /= 128", EVERY_RUN),
-    "new file of training": ("lab/training/more.py", "", "MORE = 1", EVERY_RUN),
-    "docstring of training": ("lab/training/recipe.py", '"""Compile a model', '"""Prepare a model', NONE),
-    "comment in training": ("lab/training/loop.py", "\nimport math\n", "\n# a comment\nimport math\n", NONE),
-    "statistics": ("lab/analysis/statistics.py", "LEVEL = 0.05", "LEVEL = 0.01", NONE),
-    "guard": ("lab/guard/files.py", "import uuid", "import uuid\n\nMORE = 1", NONE),
-    "study": ("lab/study/records.py", "import json", "import json\n\nMORE = 1", NONE),
+    "new file of training": ("lab/training/more.py", None, "MORE = 1", EVERY_RUN),
+    "docstring of training": ("lab/training/recipe.py", '"""Compile a model', '"""Prepare a model', {}),
+    "comment in training": ("lab/training/loop.py", "\nimport math\n", "\n# a comment\nimport math\n", {}),
+    "statistics": ("lab/analysis/statistics.py", "LEVEL = 0.05", "LEVEL = 0.01", {}),
+    "guard": ("lab/guard/files.py", "import uuid", "import uuid\n\nMORE = 1", {}),
+    "study": ("lab/study/records.py", "import json", "import json\n\nMORE = 1", {}),
     "shuffle": (
         *("lab/changes/convolution_gain.py", "default_rng(seed)", "default_rng(seed + 1)"),
-        # the pixels of this one are shuffled; the others use the module only
-        {"convolution_gain.dense-shuffled": ["images_sha256", "changes_code"]},
+        {STUDIES[1]: ["images_sha256", "changes_code"], **COUNT},
     ),
     "corruption": (
         *("lab/changes/robustness.py", "CORRUPTIONS = {", 'CORRUPTIONS = {"none": Corruption(shift, (0,), 0),'),
-        {"robustness.dense": ["changes_code"]},
+        {STUDIES[2]: ["changes_code"]},
     ),
-    "table of experiment 5": ("convolution_gain.py", "SEEDS, FEWER_SEEDS = 10,", "SEEDS, FEWER_SEEDS = 11,", NONE),
+    "seeds of a study": ("convolution_gain.py", "SEEDS, FEWER_SEEDS = 10,", "SEEDS, FEWER_SEEDS = 11,", {}),
     "size of dense": (
         *("deep_learning.py", "layers.Dense(128", "layers.Dense(100"),
-        {**dict.fromkeys(OURS[:3], ["model_sha256"]), "deep_learning": ["script"]},
+        {**dict.fromkeys(STUDIES, ["model_sha256"]), "deep_learning.py: train": ["script"]},
     ),
     "optimizer of a script": (
         *("deep_learning.py", "keras.optimizers.Adam(", "keras.optimizers.SGD("),
-        {"deep_learning": ["script"]},
+        {"deep_learning.py: train": ["script"]},
     ),
-    "docstring of a script": ("deep_learning.py", '"""Experiment 1', '"""The first experiment', NONE),
-    "version of Keras": ("keras-99.dist-info/METADATA", "", "Name: keras\nVersion: 99", dict.fromkeys(RUNS, ["keras"])),
-    "version of Pillow": (
-        *("pillow-99.dist-info/METADATA", "", "Name: pillow\nVersion: 99"),
-        {"robustness.dense": ["packages"]},
+    "docstring of a script": ("deep_learning.py", '"""Experiment 1', '"""The first experiment', {}),
+    "Keras": (
+        *("keras-99.dist-info/METADATA", None, "Name: keras\nVersion: 99"),
+        dict.fromkeys([*OURS, MINE], ["keras"]),
     ),
-    "units in a closure": ("mine.py", "make_build_model(8)", "make_build_model(9)", {"mine.mine": ["model_sha256"]}),
-    "initializer": ("models.py", "0.5", "0.6", {"mine.mine": ["model_sha256"]}),
-    "dropout": ("models.py", "Dropout(0.2)", "Dropout(0.3)", {"mine.mine": ["model_sha256"]}),
-    "docstring of a model": ("models.py", "Return a model.", "Return it.", NONE),
-    "transform": ("selections.py", "+ 1", "+ 2", {"mine.mine": ["images_sha256", "changes_code"]}),
-    "constant of a selection": ("mine.py", "EVERY = 2", "EVERY = 3", {"mine.mine": ["images_sha256"]}),
-    "class variable": ("measures.py", "ClassVar = 1", "ClassVar = 2", MEASURE),
-    "print that changes a mapping": ("measures.py", 'print(found["key"])', 'print(found.get("key"))', MEASURE),
-    "function found by name": ("measures.py", "return 1", "return 2", MEASURE),
-    "module that is imported": ("deeper/constants.py", "TWO = 2", "TWO = 3", MEASURE),
-    "package that is imported": ("deeper/__init__.py", "FACTOR\n", "FACTOR\nFACTOR += 1\n", MEASURE),
-    "relative import": ("deeper/factors.py", "FACTOR = 1", "FACTOR = 2", MEASURE),
-    "docstring of a measurement": ("measures.py", "Return a number.", "Return it.", NONE),
-    "comment in a measurement": ("measures.py", "# a comment", "# another\n    # comment", NONE),
-    "label": ("mine.py", '"a label"', '"another label"', NONE),
-    "settings for a table": ("mine.py", '{"units": 8}', '{"units": "eight"}', NONE),
-    "title of a figure": ("mine.py", '"a title"', '"another title"', NONE),
-    "own layer": ("pieces.py", "inputs * self", "inputs / self", {"parts.own": ["model_code"]}),
-    "own activation": ("pieces.py", "ops.abs", "ops.tanh", {"parts.own": ["model_code"]}),
-    "own lambda": ("pieces.py", "x * 2", "x * 3", {"parts.own": ["model_code"]}),
-    "argument of an own layer": ("parts.py", "Scale(3)", "Scale(4)", {"parts.own": ["model_sha256", "model_code"]}),
-    "constant of a measuring closure": ("parts.py", "collect=make_count(3)", "collect=make_count(4)", {}),
-    "constant of a measuring partial": ("parts.py", "partial(make_count, 3)", "partial(make_count, 4)", {}),
-    "constant of a measuring object": ("parts.py", "Measure(3)", "Measure(4)", {}),
+    "Pillow": ("pillow-99.dist-info/METADATA", None, "Name: pillow\nVersion: 99", {STUDIES[2]: ["packages"]}),
+    "units in a closure": ("mine.py", "make_build_model(8)", "make_build_model(9)", {MINE: ["model_sha256"]}),
+    "initializer": ("models.py", "0.5", "0.6", {MINE: ["model_sha256"]}),
+    "dropout": ("models.py", "Dropout(0.2)", "Dropout(0.3)", {MINE: ["model_sha256"]}),
+    "docstring of a model": ("models.py", "Return a model.", "Return it.", {}),
+    "transform": ("selections.py", "+ 1", "+ 2", {MINE: ["images_sha256", "changes_code"]}),
+    "constant of a selection": ("mine.py", "EVERY = 2", "EVERY = 3", {MINE: ["images_sha256"]}),
+    "class variable": ("measures.py", "ClassVar = 1", "ClassVar = 2", COUNT),
+    "print that changes a mapping": ("measures.py", 'print(found["key"])', 'print(found.get("key"))', COUNT),
+    "function found by name": ("measures.py", "return 1", "return 2", COUNT),
+    "module that is imported": ("deeper/constants.py", "TWO = 2", "TWO = 3", COUNT),
+    "package that is imported": ("deeper/__init__.py", "FACTOR\n", "FACTOR\nFACTOR += 1\n", COUNT),
+    "relative import": ("deeper/factors.py", "FACTOR = 1", "FACTOR = 2", COUNT),
+    "docstring of a measurement": ("measures.py", "Return a number.", "Return it.", {}),
+    "comment in a measurement": ("measures.py", "# a comment", "# another\n    # comment", {}),
+    "label": ("mine.py", '"a label"', '"another label"', {}),
+    "settings for a table": ("mine.py", '{"units": 8}', '{"units": "eight"}', {}),
+    "title of a figure": ("mine.py", '"a title"', '"another title"', {}),
+    "own layer": ("pieces.py", "inputs * self", "inputs / self", PARTS),
+    "own activation": ("pieces.py", "ops.abs", "ops.tanh", PARTS),
+    "own lambda": ("pieces.py", "x * 2", "x * 3", PARTS),
+    "argument of an own layer": (
+        *("parts.py", "Scale(3)", "Scale(4)"),
+        {**PARTS, LAYERS: ["model_sha256", "model_code"]},
+    ),
+    "constant of a measuring closure": ("parts.py", "collect=make_count(3)", "collect=make_count(4)", PARTS),
+    "constant of a measuring partial": ("parts.py", "partial(make_count, 3)", "partial(make_count, 4)", PARTS),
+    "constant of a measuring object": ("parts.py", "Measure(3)", "Measure(4)", PARTS),
 }
-SCRIPT_COUNTS = {"parts.own": ["model_code"], **dict.fromkeys(PARTS[1:], ["changes_code"])}
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """Return a copy of the project with the user's experiments and the program that describes them."""
+    """Return a copy of the project with the user's experiments and the program that describes runs."""
     folder = copy_project(tmp_path_factory.mktemp("copy") / "site-packages" / "keras")
+    (folder / "deeper").mkdir()
     for name, text in {**FILES, "describe.py": DESCRIBE}.items():
-        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     return folder
 
 
-def describe(folder, changes, **environment):
-    """Return what decides each run, {run: parts}, before any change and after each of them."""
-    process = subprocess.run(
-        [sys.executable, "describe.py"],
-        cwd=folder,
-        env={**os.environ, **environment},
-        input=json.dumps(changes),
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout)
+def concerned(file):
+    """Return the runs to describe after a change of a file."""
+    if file in ("parts.py", "pieces.py"):
+        return [LAYERS, *MEASURED]
+    return [MINE] if file in FILES else [*OURS, MINE]
 
 
 @pytest.fixture(scope="module")
 def described(copy):
-    before, *after = describe(copy, [change[:3] for change in CHANGES.values()])
+    """Return what decides each run, {run: parts}, before any change, and {change: the same} after each."""
+    changes = [(*change[:3], concerned(change[0])) for change in CHANGES.values()]
+    before, *after = describe(copy, [*OURS, MINE, LAYERS, *MEASURED], changes)
     return before, dict(zip(CHANGES, after, strict=True))
+
+
+def describe(folder, runs, changes, **environment):
+    environment = {**os.environ, **environment}
+    streams = {"input": json.dumps([runs, changes]), "capture_output": True, "text": True}
+    process = subprocess.run([sys.executable, "describe.py"], cwd=folder, env=environment, **streams)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_reruns_what_it_decides_and_nothing_else(change, described):
     before, after = described[0], described[1][change]
-    differ = {run: [part for part in before[run] if before[run][part] != after[run][part]] for run in RUNS}
-    assert {run: parts for run, parts in differ.items() if parts} == CHANGES[change][3]
+    differing = {run: [part for part in after[run] if before[run][part] != after[run][part]] for run in after}
+    assert {run: parts for run, parts in differing.items() if parts} == CHANGES[change][3]
+
+
+def test_another_folder_and_other_processes_find_the_same(described, tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    arguments = ("--smoke", "--seed", 3, "--output-dir", tmp_path)
+    process = run_script(str(tmp_path / "mine.py"), *arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == "1000\n"
+    (path,) = (tmp_path / "smoke" / "mine").glob("*.npz")
+    record, before = Run.from_file(path).record, described[0][MINE]
+    assert {part for part in before if record[part] != before[part]} == {"epochs", "images_sha256"}
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_every_python_finds_the_same(version):
+    candidates = [*Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), shutil.which(f"python{version}")]
+    interpreter = next(filter(None, candidates), None)
+    if not interpreter:
+        pytest.skip(f"no Python {version} here")
+    program = """import sys, types
+from pathlib import Path
+sys.modules["numpy"] = types.ModuleType("numpy")  # not needed, and perhaps not there
+from lab.study.provenance import code_digest
+print(code_digest(sorted(Path("lab").rglob("*.py"))))"""
+    process = subprocess.run([interpreter, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert process.stdout.strip() == code_digest(sorted((ROOT / "lab").rglob("*.py"))), process.stderr
+
+
+def test_an_optimizer_typed_into_a_script_leaves_no_model_of_the_other(smoke_saves, tmp_path):
+    folder = copy_project(tmp_path)
+    shutil.copytree(smoke_saves[0] / "smoke", folder / "saves" / "smoke")
+    script = (folder / "deep_learning.py").read_text()
+    (folder / "deep_learning.py").write_text(script.replace("keras.optimizers.Adam(", "keras.optimizers.SGD("))
+    process = run_script(str(folder / "confusion_matrix.py"), "--smoke", cwd=folder)
+    saved = folder / "saves" / "smoke" / "deep_learning.keras"
+    assert f"training: {saved} is from a training with different script\n" in process.stderr
+    assert json.loads(saved.with_suffix(".json").read_text())["optimizer"]["class_name"] == "SGD"

@@ -83,6 +83,7 @@ def plot_learning_curves(history, title):
                 ax.plot(np.arange(len(values)) + 1, values, style, markersize=4, label=label)
         ax.set(xlabel="epoch", ylabel="accuracy, %" if name == "accuracy" else "loss, nats")
         ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_xlim(0.5, len(history["loss"]) + 0.5)
         ax.legend(frameon=False)
     return figure
 
@@ -93,9 +94,12 @@ def has_display():
 
     From then on, its other settings are its own defaults, whatever the user's are.
     """
-    is_notebook = hasattr(builtins, "__IPYTHON__")
-    backend = "" if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", "")  # a bad one breaks the import
-    if "inline" in backend and not is_notebook:  # a notebook has started this process
+    is_notebook, backend = hasattr(builtins, "__IPYTHON__"), os.environ.get("MPLBACKEND", "")
+    if "matplotlib" in sys.modules or (is_notebook and "inline" in backend):
+        backend = ""  # Matplotlib has read it, or must do so itself: only then IPython shows pictures
+    else:
+        os.environ.pop("MPLBACKEND", None)  # a bad one breaks the import
+    if "inline" in backend:  # a notebook has started this process
         backend = "Agg"
     import matplotlib.pyplot as plt
     from matplotlib.backends import BackendFilter, backend_registry

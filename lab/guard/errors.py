@@ -39,7 +39,9 @@ def run_main(main):
         with _exit_on_signals():
             main()
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader, for example `head`, has gone
+    except (BrokenPipeError, SystemExit) as error:  # the reader, for example `head`, has gone; rich then exits
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         line = "standard output was closed before the end"
     except Exception as error:
         if debug:

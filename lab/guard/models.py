@@ -1,6 +1,8 @@
-"""Keras model files of unknown origin: checked before Keras opens them, loaded without running code in them.
+"""Keras models of other people: files are checked before Keras' safe mode opens them, and adapted to pixels in [0, 1].
 
-HDF5 itself is not hardened: some corrupt .h5 files crash it or let it loop.
+Safe mode (Keras 3.15) runs no code in a file and follows no links out of it. What it lets through is refused here:
+small files that unpack to gigabytes, models too large for this machine, and functions that are no part of a model.
+HDF5 itself is not hardened: some corrupt .h5 files crash it or let it loop. TensorFlow must have been started.
 """
 
 import io
@@ -8,170 +10,258 @@ import json
 import logging
 import math
 import os
+import re
+import shutil
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
 from lab.guard.errors import LabError
-from lab.training.startup import start_tensorflow
+from lab.guard.files import temporary_folder
 
-INPUT_SHAPES = ((28, 28), (28, 28, 1), (28 * 28,))
+INPUT_SHAPES = ((None, 28, 28), (None, 28, 28, 1), (None, 28 * 28))
+PIXEL_RANGES = ((0, 1), (0, 255), (-1, 1))  # the usual ones
 LARGEST_MODEL = 2**30  # bytes, on disk and in memory: tenfold what a classifier of 28 x 28 pixels needs
-MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}  # of a .keras file whose layers read no other files
 LARGEST_CONFIG = 4 * 2**20  # bytes of JSON: thousands of layers
-FUNCTIONS = {"activations", "ops"}  # of Keras, that a config may name
-CLASSES = FUNCTIONS | {"constraints", "dtype_policies", "initializers", "layers", "models", "quantizers", "random"}
-CLASSES |= {"regularizers", "src"}
+MODULES = {"activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics", "models"}
+MODULES |= {"ops", "optimizers", "quantizers", "random", "regularizers", "src"}  # of Keras, that a config may name
 
 logger = logging.getLogger(__name__)
 
 
-def load_compatible_model(path, pixels=None):
-    """Load any compatible Keras model as one, not compiled, that maps (28, 28) pixels in [0, 1] to ten probabilities.
+def load_compatible_model(path, images, labels, pixel_range=None):
+    """Load any compatible model as one, not compiled, that maps (n, 28, 28) pixels in [0, 1] to ten probabilities.
 
-    Args: path of a model of (28, 28), (28, 28, 1) or (784,) pixels to ten probabilities or logits; the largest value of
-        the pixels that it was trained on, 1 or 255, by default 255 if it has a Rescaling or Normalization layer for it
-    Raises: LabError, as `load_model`, or its outputs are not finite.
+    A file does not say which pixels its model was trained on. The usual ranges are tried on test images, and the one
+    whose probabilities have the smallest squared error is taken. A note says what is assumed; a warning, that fewer
+    than half of the images are predicted correctly.
+
+    Args: path of a model of (28, 28), (28, 28, 1) or (784,) pixels to ten probabilities, scores or logits; a few
+        hundred test images, uint8 (n, 28, 28); their labels, (n,); (lowest, highest) pixel of its training, if known
+    Raises: LabError, as `load_model`, or it cannot predict, or its outputs are not finite.
     """
     model = load_model(path)
-    from keras import Input, Sequential, layers
+    from keras import Input, Model, layers, ops
 
-    pixels = pixels or (255 if _rescales(model) else 1)
-    adapted = [Input((28, 28)), layers.Rescaling(float(pixels)), layers.Reshape(model.input_shape[1:]), model]
-    noise = np.random.default_rng(0).random((100, 28, 28), np.float32)
+    model = Model(model.inputs[0], model.outputs[0])  # which may be in lists or dictionaries
+    ranges = [pixel_range] if pixel_range else PIXEL_RANGES
+    pixels = images.reshape(-1, *model.input_shape[1:]) / np.float32(255)
     try:
-        outputs = Sequential(adapted).predict(noise, verbose=0)
+        outputs = [model.predict(pixels * (high - low) + low, batch_size=100, verbose=0) for low, high in ranges]
+        outputs = np.array(outputs, np.float32).reshape(len(ranges), len(images), 10)
     except Exception as error:  # whatever its layers happen to raise
         raise LabError(f"{path}: it cannot predict ({_reason(error)})") from error
-    if not np.isfinite(outputs).all():
+    finite = outputs[np.isfinite(outputs).all(axis=(1, 2))]  # half floats, for example, overflow in some ranges only
+    if not finite.size:
         raise LabError(f"{path}: its outputs are not finite; its weights are corrupt, or its training diverged")
-    probabilities = (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
-    what = "probabilities" if probabilities else "logits"
-    logger.info("model: %s, assumed to take pixels from 0 to %d (--pixels) and to give %s", path, pixels, what)
-    return Sequential(adapted if probabilities else [*adapted, layers.Softmax(dtype="float32")])
+
+    kind, normalize = "probabilities", lambda values: ops.normalize(values, axis=-1, order=1)
+    if finite.min() < 0 or finite.max() > 1.01:
+        kind, normalize = "logits", ops.softmax
+    elif not np.allclose(finite.sum(axis=2), 1, atol=1e-2):
+        kind = "scores in [0, 1], which are divided by their sum"
+    probabilities = ops.convert_to_numpy(normalize(outputs))
+    # accuracy alone would often take [0, 1] for [0, 255], where the same class is the likeliest, but hardly likely
+    errors = np.square(probabilities - np.eye(10)[labels]).sum(axis=2).mean(axis=1)
+    best = np.nanargmin(errors.round(2))  # the first of those that are equally good
+    _report(path, kind, ranges, best, probabilities.argmax(axis=2) == labels)
+
+    low, high = ranges[best]
+    inputs = Input((28, 28))
+    adapted = layers.Reshape(model.input_shape[1:])(layers.Rescaling(high - low, offset=low)(inputs))
+    return Model(inputs, normalize(ops.cast(model(adapted), "float32")))
+
+
+def _report(path, kind, ranges, best, correct):
+    """Log how well a model does in each range of pixels. Args: `correct`, bool (ranges, images)"""
+    accuracies = correct.mean(axis=1)
+    shown = [f"[{low:g}, {high:g}]: {accuracy:.0%}" for (low, high), accuracy in zip(ranges, accuracies, strict=True)]
+    taken = f"with pixels in {shown.pop(best)} of {correct.shape[1]} test images are correct"
+    others = f" (in {', in '.join(shown)})" if shown else " (--pixel-range)"
+    logger.info("model: %s gives %s; %s%s", path, kind, taken, others)
+    if accuracies[best] < 0.5:
+        advice = "was it trained on other classes, or on pixels in another range (--pixel-range LOW HIGH)?"
+        if len(ranges) == 1:
+            advice = "without --pixel-range, the usual ranges are tried"
+        logger.warning("warning: %s, %s, where chance is 10%%; %s", path, taken, advice)
 
 
 def load_model(path):
-    """Load a Keras model file that classifies Fashion-MNIST; code in it is never run. Returns: model, not compiled
+    """Load a Keras model file that classifies 28 x 28 pixels; code in it is never run. Returns: model, not compiled
 
-    Raises: LabError, no such file, not a model that Keras' safe mode loads, a decompression bomb, functions that are
-        not Keras' own, or other shapes than (28, 28), (28, 28, 1) or (784,) and 10.
+    Raises: LabError, no such file, not a model that Keras' safe mode loads, a decompression bomb, functions that are no
+        part of a model, a file of Keras 1 or 2 that Keras 3 cannot read, or other shapes than (28, 28), (28, 28, 1) or
+        (784,) and 10.
     """
-    start_tensorflow()
     import keras
 
+    if os.path.isfile(os.path.join(path, "saved_model.pb")):
+        again = 'save the model again with model.save("model.keras")'
+        raise LabError(f"{path}: a SavedModel folder, which Keras 3 cannot read; {again}, or, {_conversion(path)}")
     if not os.path.isfile(path):  # nor is a folder, a FIFO, or a name that is too long
         raise LabError(f"{path}: no such model file")
+    version = ""
     try:
-        check_model_file(path)
-        model = keras.models.load_model(path, compile=False)
+        with _named_by_content(path) as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Do not pass an `input_shape`")  # which most layers of Keras 2 do
+            config, version = check_model_file(file)
+            _require_moderate_size(config)
+            model = keras.models.load_model(file, compile=False)
+            takes, gives = ([tensor.shape for tensor in getattr(model, name, [])] for name in ("inputs", "outputs"))
+            if version < "3" and any(shape[:2] == (None, None) for shape in takes):
+                raise ValueError(f"it reads the shape of its input as {takes[0]}")
     except Exception as error:  # Keras raises whatever its readers of zip, JSON, HDF5 and layers happen to raise
-        raise LabError(f"{path}: not a Keras model that can be loaded safely ({_reason(error)})") from error
-    if isinstance(getattr(model, "output", None), (dict, list, tuple)):
-        raise LabError(f"{path}: gives a {type(model.output).__name__} of outputs; it must give one tensor (None, 10)")
-    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    if shapes[0] not in [(None, *shape) for shape in INPUT_SHAPES] or shapes[1] != (None, 10):
+        if version[:1] in ("1", "2"):
+            problem = f"Keras {version} wrote it, and Keras 3 cannot read it ({_reason(error)}); {_conversion(path)}"
+        else:
+            problem = f"not a Keras model that can be loaded safely ({_reason(error)})"
+        raise LabError(f"{path}: {problem}") from error
+    if gives != [(None, 10)] or takes not in [[shape] for shape in INPUT_SHAPES]:
         must = "it must take (None, 28, 28), (None, 28, 28, 1) or (None, 784) and give (None, 10)"
-        raise LabError(f"{path}: takes {shapes[0]} and gives {shapes[1]}; {must}")
+        takes, gives = (" and ".join(map(str, shapes)) for shapes in (takes, gives))
+        raise LabError(f"{path}: takes {takes} and gives {gives}; {must}")
     return model
 
 
 def _reason(error):
-    # the cause comes last, after what Keras says of each object that contains it
-    return " ".join(str(error).rpartition("Exception encountered: ")[2].split())[:200] or type(error).__name__
+    # the cause comes last, after what Keras says of each object that contains it, or in bold
+    text = str(error).rpartition("Exception encountered: ")[2].partition("\x1b[1m")
+    return " ".join((text[2] or text[0]).partition("\x1b[0m")[0].split())[:200] or type(error).__name__
 
 
-def _rescales(layer):
-    """Say whether a layer or model brings 0 to 255 to about 1: other uses have no such small scale or large spread."""
-    import keras
+def _conversion(path):
+    """Return how to convert what Keras 2 wrote; tf-keras is Keras 2, which runs the code of Lambda layers."""
+    import tensorflow as tf
 
-    if hasattr(layer, "layers"):
-        return any(map(_rescales, layer.layers))
-    if isinstance(layer, keras.layers.Rescaling):
-        return np.max(np.abs(layer.scale)) < 0.1
-    if isinstance(layer, keras.layers.Normalization):
-        return np.max(layer.mean) + np.sqrt(np.max(layer.variance)) > 2
-    return False
+    release = ".".join(tf.__version__.split(".")[:2])
+    program = f"import tf_keras; tf_keras.models.load_model({str(path)!r}, compile=False).save('converted.h5')"
+    return f'if you trust it, convert it: pip install tf-keras~={release}.0, then python -c "{program}"'
+
+
+@contextmanager
+def _named_by_content(path):
+    """Yield the path of a model file, or of a copy, with the suffix by which Keras knows what is in it."""
+    import h5py
+
+    if os.path.getsize(path) > LARGEST_MODEL:
+        raise ValueError(f"more than {LARGEST_MODEL:,} bytes")
+    with open(path, "rb") as file:
+        suffixes = (".keras",) if file.read(4) == b"PK\3\4" else (".h5", ".hdf5")
+    if suffixes != (".keras",) and not h5py.is_hdf5(path):
+        raise ValueError("neither a zip archive, as .keras files are, nor an HDF5 file, or cut off")
+    if str(path).endswith(suffixes):
+        yield path
+    else:
+        with temporary_folder("model-") as folder:
+            yield shutil.copyfile(path, folder / f"model{suffixes[0]}")
 
 
 def check_model_file(path):
-    """Refuse what Keras' safe mode accepts: huge models in small files, and functions that are no part of a model.
+    """Refuse what Keras' safe mode accepts: small files of huge content, and functions that are no part of a model.
 
-    Keras refuses only from 4 GiB on, and never what a config asks for. It compresses nothing that it writes, so that
-    a compressed file is not Keras' own and need not be unpacked to learn how large it is.
+    Keras refuses only what unpacks to more than 4 GiB. It compresses nothing that it writes, so that a compressed file
+    is not Keras' own and need not be unpacked to learn how large it is.
 
-    Raises: ValueError, the file has such a thing; and what zipfile, json, h5py and Keras raise.
+    Returns: the model's config, a dict; the version of Keras that wrote the file, "" if it does not say
+    Raises: ValueError, the file has such a thing; and what zipfile, json and h5py raise.
     """
-    if os.path.getsize(path) > LARGEST_MODEL:
-        raise ValueError(f"more than {LARGEST_MODEL:,} bytes")
-    if str(path).endswith(".keras"):
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if {member.filename for member in members} != MEMBERS:  # with more, Keras unpacks them all to disk
-                raise ValueError(f"its archive does not hold just {', '.join(sorted(MEMBERS))}")
-            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise ValueError("its archive is compressed, which Keras' own are not")
-            if sum(member.file_size for member in members) > LARGEST_MODEL:
-                raise ValueError(f"it unpacks to more than {LARGEST_MODEL:,} bytes")
-            with archive.open("config.json") as config:
-                _check_config(config.read(LARGEST_CONFIG + 1))
-            _check_hdf5(io.BytesIO(archive.read("model.weights.h5")))
-    elif str(path).endswith((".h5", ".hdf5")):
-        _check_hdf5(path)
-    with ThreadPoolExecutor(1) as thread:  # Keras' scopes, and its list of variables to be made, are local to a thread
-        parameters = thread.submit(_count_parameters, path).result()
-    if parameters > LARGEST_MODEL // 4:  # float32
-        raise ValueError(f"it asks for {parameters:,} parameters")
-
-
-def _check_config(text):
-    if len(text) > LARGEST_CONFIG:
-        raise ValueError(f"its config has more than {LARGEST_CONFIG:,} bytes")
-    config = json.loads(text)
-    nodes = [{**config, "compile_config": None}]  # which is not loaded, and may name what its author likes
-    for node in nodes:
-        if isinstance(node, dict):
-            _check_name(**{key: node.get(key) for key in ("module", "class_name", "config")})
-            nodes += node.values()
-        elif isinstance(node, list):
-            nodes += node
-
-
-def _check_name(module, class_name, config):
-    """Refuse what is no part of a model: Keras accepts any name that it exports, such as CSVLogger as an activation."""
-    kind, name = (FUNCTIONS, config) if class_name == "function" else (CLASSES, class_name)
-    parts = f"{module}.{name}".split(".")
-    if parts[-1] == "Lambda" or (parts[0] == "keras" and len(parts) > 2 and parts[1] not in kind):
-        raise ValueError(f"it names {'.'.join(parts)}, which is not a safe part of a model")
+    if not str(path).endswith(".keras"):
+        return _check_hdf5(path)
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its archive is compressed, which Keras' own are not")
+        config = _check_config(archive.read("config.json"))
+        _check_hdf5(io.BytesIO(archive.read("model.weights.h5")))
+        return config, _version(json.loads(archive.read("metadata.json")).get("keras_version"))
 
 
 def _check_hdf5(file):
     import h5py
 
+    def is_packed(item):
+        return isinstance(item, h5py.Dataset) and (
+            item.dtype.hasobject or item.chunks or item.nbytes > item.id.get_storage_size()
+        )
+
     with h5py.File(file) as weights:
-        _check_config(weights.attrs.get("model_config", "{}"))
-        links = {}  # listed first, because h5py loses what is raised on such a visit
-        weights.visititems_links(links.__setitem__)
-        for name, link in links.items():
-            if not isinstance(link, h5py.HardLink):
-                raise ValueError(f"{name} is a link to another place")
-            item = weights[name]
-            if isinstance(item, h5py.Dataset) and (
-                item.dtype.hasobject
-                or item.id.get_create_plist().get_nfilters()
-                or item.nbytes > item.id.get_storage_size()
-            ):
-                raise ValueError(f"{name} is compressed or larger than what is stored of it, which Keras' own are not")
+        packed = weights.visititems(lambda name, item: name if is_packed(item) else None)
+        if packed:
+            raise ValueError(f"{packed} is compressed or larger than what is stored of it, which Keras' own are not")
+        config = _check_config(weights.attrs.get("model_config", "null"))
+        return config, _version(weights.attrs.get("keras_version"))
 
 
-def _count_parameters(path):
-    """Return how many parameters a model has, without making them: its initializers do not run in such a scope."""
+def _check_config(text):
+    """Return a config, decoded; refuse a huge one, and what is no part of a model.
+
+    Keras accepts almost any name that it exports, and calls it to predict: one loads a data set from the network,
+    another one breaks every model that is loaded later. A Lambda layer calls any of them with any arguments.
+    """
+    if len(text) > LARGEST_CONFIG:
+        raise ValueError(f"its config has more than {LARGEST_CONFIG:,} bytes")
+    config = json.loads(text)
+    nodes = [config]
+    for node in nodes:
+        if isinstance(node, dict):
+            name = node.get("config") if node.get("class_name") == "function" else node.get("class_name")
+            parts = f"{node.get('module')}.{name}".split(".")
+            if parts[-1] == "Lambda" or (parts[0] == "keras" and len(parts) > 2 and parts[1] not in MODULES):
+                raise ValueError(f"it names {'.'.join(parts)}, which is not a safe part of a model")
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node
+    return config
+
+
+def _version(text):
+    return re.match("[0-9.]*", text.decode() if isinstance(text, bytes) else str(text))[0]
+
+
+def _require_moderate_size(config):
+    """Refuse a config that asks for more parameters than LARGEST_MODEL has room for, before Keras makes them."""
     import keras
 
-    with keras.StatelessScope(initialize_variables=False):
-        return sum(math.prod(variable.shape) for variable in keras.models.load_model(path, compile=False).variables)
+    def count_parameters():
+        with keras.StatelessScope(initialize_variables=False):
+            if "module" in config:
+                model = keras.saving.deserialize_keras_object({**config, "compile_config": None})
+            else:  # of an .h5 file
+                kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
+                model = kind.from_config(config["config"])
+        return sum(math.prod(variable.shape) for variable in model.variables)
+
+    if config is None:
+        raise ValueError("it holds weights only, not a model; save it with model.save")
+    with ThreadPoolExecutor(1) as thread:  # Keras' scopes, and its list of variables to be made, are local to a thread
+        parameters = thread.submit(count_parameters).result()
+    if parameters > LARGEST_MODEL // 4:  # float32
+        raise ValueError(f"it asks for {parameters:,} parameters")
 
 
 def require_classifier(model, classes=10):
-    """Stub of the lead, to be replaced by helper C's."""
+    """Refuse a compiled model that cannot be trained and evaluated as a classifier of 28 x 28 pixels, in a few ms.
+
+    Raises: LabError, it is not built, gives another shape than (None, classes), or no probabilities that sum to one.
+    """
+    import keras
+
+    if not model.built:
+        raise LabError("the model is not built; let keras.Input((28, 28)) be its first layer")
+    takes, gives = getattr(model, "input_shape", (None, 28, 28)), getattr(model, "output_shape", (None, classes))
+    if takes not in INPUT_SHAPES[:2] or gives != (None, classes):
+        must = f"it must take (None, 28, 28) and give (None, {classes}), a probability for each class"
+        raise LabError(f"the model takes {takes} and gives {gives}; {must}")
+    pixels = np.linspace(0, 1, 4 * 28 * 28, dtype=np.float32).reshape(4, 28, 28)
+    try:
+        with keras.StatelessScope():  # whatever it would change in itself stays as it is
+            outputs = np.float32(keras.ops.convert_to_numpy(model(pixels, training=False)))
+    except Exception as error:  # whatever its layers happen to raise
+        raise LabError(f"the model cannot take images of 28 x 28 pixels ({_reason(error)})") from error
+    if outputs.shape != (4, classes) or outputs.min() < 0 or not np.allclose(outputs.sum(axis=1), 1, atol=1e-2):
+        found = f"the model's outputs are not {classes} probabilities that sum to one"
+        raise LabError(f"{found}; end it with keras.layers.Softmax() and use a loss without from_logits=True")
+    if getattr(model.loss, "from_logits", False):
+        raise LabError("the model gives probabilities, but its loss has from_logits=True; leave that out")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lab.analysis import figures
 from lab.analysis.statistics import wilson_interval
+from lab.guard.errors import LabError
 from lab.guard.files import ensure_temporary_folder, require_writable
 from lab.guard.models import load_compatible_model
 from lab.study import flags, provenance, published, runs
@@ -72,27 +73,26 @@ def parse_arguments(train, argv):
     parser = flags.make_parser(train.__globals__["__doc__"], published.SAVES, (".keras",), without=("--retrain",))
     parser.add_argument("--resume", action="store_true", help="resume an interrupted training after its last epoch")
     options = parse(parser, argv)
-    options.figure_path = figures.path_to_save(
-        argparse.Namespace(**{**vars(options), "save": bool(options.save)}), f"{_name(train)}_learning_curves.png"
-    )
     start_tensorflow(options.threads, options.precision)
     path = options.save if isinstance(options.save, Path) else None
-    return _options_for(train, options, path, options.resume)
-
-
-def _name(train):
-    return Path(inspect.getfile(train)).stem
+    return _settled(train, _options_for(train, options, path, options.resume))
 
 
 def _options_for(train, options, path=None, resume=True):
     """Return the options of one script's training: as `parse_arguments`, and where its model is saved."""
-    path = path or options.output_dir / f"{_name(train)}.keras"
+    path = path or options.output_dir / f"{Path(inspect.getfile(train)).stem}.keras"
     require_writable(path)
     decided_by = functools.cache(lambda: _describe_training(train, options))
     checkpoint = Checkpoint(path.with_suffix(".checkpoint.npz"), decided_by, resume)
-    return argparse.Namespace(
-        **{**vars(options), "model_path": path, "provenance": decided_by, "checkpoint": checkpoint}
-    )
+    added = {"model_path": path, "provenance": decided_by, "checkpoint": checkpoint}
+    return argparse.Namespace(**{**vars(options), **added})
+
+
+def _settled(train, training):
+    """Return the options of a training that begins, what decides it described: its script may be edited meanwhile."""
+    training.provenance()
+    provenance.require_unedited(train)
+    return training
 
 
 def _describe_training(train, options):
@@ -121,12 +121,12 @@ def load_or_train(train, options):
     if not options.retrain:
         try:
             found = load_saved(training.model_path, training.provenance())
-        except runs.LabError as reason:
+        except LabError as reason:
             logger.info("training: %s", reason)
         else:
             logger.info("reused: %s", training.model_path)
             return found
-    return train(training)
+    return train(_settled(train, training))
 
 
 def given_or_trained_model(train, options):
@@ -168,5 +168,7 @@ def print_record(record, options):
     print(f"training accuracy {record['train_accuracy']:.4f} {train}")
     interval = f"95% CI {low:.4f}-{high:.4f}, n = {record['test_images']:,}"
     print(f"test accuracy {record['test_accuracy']:.4f} ({interval}), loss {record['test_loss']:.4f}", flush=True)
-    figures.save(figures.plot_learning_curves(history, options.model_path.stem), options.figure_path)
+    name = options.model_path.stem
+    path = None if figures.has_display() else options.model_path.with_name(f"{name}_learning_curves.png")
+    figures.save(figures.plot_learning_curves(history, name), path)
     figures.show()

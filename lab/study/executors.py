@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lab.guard.files import temporary_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = 3  # at a task whose process or worker is lost
+LONGEST_LINE = 500  # characters of an error
 EXPECTED_ERROR_EXIT = 3  # exit code of a process that ends with a LabError; a traceback's is 1
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def run_tasks(module, tasks, jobs=None, cluster=None):
         pending = {submit(module, task): key for key, task in tasks.items()}
         losses = dict.fromkeys(tasks, 0)
         while pending:
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+            finished, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)  # Windows sees Ctrl-C only in between
             for future in finished:
                 key = pending.pop(future)
                 try:
@@ -108,14 +110,15 @@ def _dask_executor(address):
 def run_in_subprocess(module, task):
     """Run one task in a process that ends when this one does; return its result.
 
-    Raises: LabError, the process has ended with one; RunLost, it was killed; RuntimeError, its traceback.
+    Raises: LabError, the process has ended with one; RunLost, it was killed; RuntimeError, with its traceback as a
+        note.
     """
     with temporary_folder("lab-run-") as folder:
         command = [sys.executable, "-m", module, str(folder / "result")]
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        with subprocess.Popen(command, env=environment, text=True, errors="replace", **pipes) as process:
             _children.add(process)
             try:
                 with contextlib.suppress(BrokenPipeError):
@@ -128,10 +131,13 @@ def run_in_subprocess(module, task):
                 _children.discard(process)
         if process.returncode < 0:
             raise RunLost(f"signal {-process.returncode}")
-        if process.returncode == EXPECTED_ERROR_EXIT:
-            raise LabError(f"\n{messages}".partition("\nerror: ")[2].strip())
+        if process.returncode and not messages.strip():  # as a kill ends it on Windows
+            raise RunLost(f"exit code {process.returncode}")
         if process.returncode:
-            raise RuntimeError(messages.strip())
+            kind = LabError if process.returncode == EXPECTED_ERROR_EXIT else RuntimeError
+            error = kind(messages.strip().rpartition("\n")[2].removeprefix("error: "))
+            error.add_note(messages)  # with the traceback
+            raise error
         return (folder / "result").read_bytes()
 
 
@@ -141,7 +147,11 @@ def serve_task(run):
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(2)), daemon=True).start()
     try:
         Path(sys.argv[1]).write_bytes(run(task))
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(EXPECTED_ERROR_EXIT)
+    except Exception as error:
+        expected = isinstance(error, LabError)
+        if not expected:
+            traceback.print_exc()
+        line = " ".join((f"{error}" if expected else f"{type(error).__name__}: {error}").split())
+        print(f"error: {line[:LONGEST_LINE]}", file=sys.stderr, flush=True)
+        os._exit(EXPECTED_ERROR_EXIT if expected else 1)
     exit_now(0)

@@ -50,13 +50,18 @@ def training_code():
 
 def code_digest(files):
     """Return the SHA-256 of the syntax trees of Python files, of the same in every folder; "" without any."""
-    trees = [[path.name, *_plain(_parse(path))] for path in files]
+    trees = [[path.name, _tree_digest(path.read_bytes())] for path in files]
     return text_digest(json.dumps(trees)) if trees else ""
 
 
-def _parse(path):
-    """Return a file's syntax tree without docstrings."""
-    tree = ast.parse(path.read_bytes())
+@functools.cache  # by what is in the file now: each run of a plan asks again
+def _tree_digest(content):
+    return text_digest(json.dumps(_plain(_parse(content))))
+
+
+def _parse(content):
+    """Return the syntax tree of a file's content without docstrings."""
+    tree = ast.parse(content)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
             del node.body[0]
@@ -102,6 +107,18 @@ def _defined(values):
             yield from (each for each in defined.__mro__ if hasattr(sys.modules.get(each.__module__), "__file__"))
 
 
+def require_unedited(function):
+    """Make sure that a function's file still has the code that this process has imported, which a notebook keeps.
+
+    Raises: LabError, a function of the file was edited.
+    """
+    path = inspect.getfile(function)
+    now = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True).co_consts
+    imported = [each.__code__ for each in function.__globals__.values() if inspect.isfunction(each)]
+    if any(code.co_filename == path and code not in now for code in imported):
+        raise LabError(f"{path} was edited after it was imported; start a new process, in a notebook: a new kernel")
+
+
 def is_top_level(value):
     """Return whether a value is a function or class that its module has under its name: its file says all about it.
 
@@ -128,7 +145,7 @@ def _package_folders():
 def _imported(path):
     """Return what a Python file imports: the files of own modules, and the names of all top-level packages."""
     names, places = set(), set()
-    for node in ast.walk(_parse(path)):
+    for node in ast.walk(_parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level:
@@ -160,9 +177,11 @@ def package_versions(files):
     names = set().union(*(_imported(path)[1] for path in files)) - sys.stdlib_module_names - {"lab", *LIBRARIES}
     if not names:
         return ""
-    distributions = packages_distributions()
-    packages = {package for name in names for package in distributions.get(name, [])}
+    packages = {package for name in names for package in _distributions().get(name, [])}
     return ", ".join(f"{package.lower()} {version(package)}" for package in sorted(packages, key=str.lower))
+
+
+_distributions = functools.cache(packages_distributions)  # 0.2 s
 
 
 def library_versions():
@@ -212,7 +231,10 @@ def checkout_state():
 
     def git(*arguments):
         command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        # git writes UTF-8, also where Python expects another encoding, as on Windows
+        text = {"encoding": "utf-8", "errors": "replace"}
+        process = subprocess.run(command, capture_output=True, check=True, timeout=30, **text)
+        return process.stdout.strip()
 
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         if Path(git("rev-parse", "--show-toplevel")).resolve() == ROOT:

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from lab.guard.errors import LabError
 from lab.guard.files import atomic_write, require_writable
 from lab.study import provenance, published
@@ -132,7 +134,7 @@ def load_variants(script):
 def _relative(script):
     """Return the path of a script as another machine finds it: relative to the project, if it is in there."""
     path = Path(script).resolve()
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def _changed_since_earlier_runs(path, key, decided_by):
@@ -205,7 +207,8 @@ def _do_run(task):
     selected, prepare = _select_data(variant.select, variant.transform, key.seed, splits)
     prepared = [split._replace(images=prepare(split.images)) for split in selected]
     model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared)
-    arrays = variant.collect(model, selected[1], prepare)
+    measured = variant.collect(model, selected[1], prepare)
+    arrays = {name: np.asarray(value) for name, value in measured.items()}
     # the code was not edited between import and digest
     _require_same(decided_by, describe_run(ROOT / script, variant, key, splits))
     record = {

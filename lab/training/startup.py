@@ -140,14 +140,16 @@ def _held_back_standard_error():
     command, holder = [sys.executable, "-I", "-S", "-c", HOLDER], None
     with contextlib.suppress(OSError):  # no descriptor 2, or no more processes: nothing is held back
         kept = os.dup(2)
-        # a session of its own, for Ctrl-C goes to all processes of a terminal's
-        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+        # a session of its own, on Windows a process group, for Ctrl-C goes to all processes of a terminal's
+        apart = {"start_new_session": True, "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, **apart)
     if not holder:
         yield
         return
 
     def drop():
         holder.kill()
+        holder.wait()  # on Windows, it would else see its input end before it dies
         os.dup2(kept, 2)
 
     try:

@@ -180,15 +180,16 @@ def test_a_cluster_that_loses_its_scheduler_is_one_line(tmp_path):
 
 @pytest.mark.fault("study", "record with a bit flipped: read the same, or named as corrupt")
 def test_every_flipped_bit_of_a_run_is_noticed_or_does_not_matter(tmp_path, soak, count_cases):
-    record = {"variant": "dense", "made_of": {"seed": 0, "recipe": {}}}
+    record = {"variant": "dense", "seed": 0, "epochs": 5}
     path = tmp_path / "run.npz"
-    Run(record, {"correct": np.arange(50, dtype=np.uint8)}).save(path)
+    Run(record, {"correct": np.arange(50, dtype=np.uint8)}, np.zeros(50, np.uint8)).save(path)
     for _ in flip_bits(path, 1 if soak else 3, count_cases):
         try:
             run = Run.from_file(path)
         except LabError:
             continue
         assert run.record == record
+        assert not run.labels.any()
         np.testing.assert_array_equal(run.arrays["correct"], np.arange(50))
 
 
