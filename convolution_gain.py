@@ -31,7 +31,7 @@ def build_with_head(make_layers):
         from keras import Input, Sequential, layers
 
         head = [layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dropout(0.2), layers.Dense(10)]
-        return Sequential([Input((28, 28, 1)), *make_layers(layers), *head, layers.Softmax()])
+        return Sequential([Input((28, 28, 1)), *make_layers(layers), *head, layers.Softmax(dtype="float32")])
 
     return build_model
 

@@ -25,7 +25,7 @@ def build_model():
             layers.Dense(128, activation="relu"),
             layers.Dropout(0.2),
             layers.Dense(10),
-            layers.Softmax(),
+            layers.Softmax(dtype="float32"),  # whatever --precision says
         ]
     )
 

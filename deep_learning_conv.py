@@ -26,7 +26,7 @@ def build_model():
             layers.Dense(128),  # no activation, as in the original project
             layers.Dropout(0.2),
             layers.Dense(10),
-            layers.Softmax(),
+            layers.Softmax(dtype="float32"),  # whatever --precision says
         ]
     )
 

@@ -10,104 +10,126 @@ import math
 import numpy as np
 
 import deep_learning_conv
-from lab import cli, figures
-from lab.training.data import CLASS_NAMES, load_test_data
-from lab.training.recipe import predict
+from lab.analysis import figures
+from lab.guard.errors import LabError, run_main
+from lab.guard.photographs import read_photographs
+from lab.study import command_line
+from lab.study.flags import nonempty_path, whole_number
+from lab.training.data import class_names, load_test_data
+from lab.training.predictions import predict
 
 LARGEST_COUNT = 100  # images in one figure
 
 
-def format_predictions(start, probabilities, labels):
+def format_predictions(start, probabilities, labels, names):
     """Return one line per image: index, predicted class, its probability, actual class, correct or WRONG."""
+    width = max(map(len, names)) + 1
     return [
-        f"{index:>5}  {CLASS_NAMES[row.argmax()]:<12}{row.max():>7.1%}  {CLASS_NAMES[label]:<12} "
+        f"{index:>5}  {names[row.argmax()]:<{width}}{row.max():>7.1%}  {names[label]:<{width}} "
         f"{'correct' if row.argmax() == label else 'WRONG'}"
         for index, (row, label) in enumerate(zip(probabilities, labels, strict=True), start)
     ]
 
 
-def top_classes(probabilities, count=3):
+def top_classes(probabilities, names, count=3):
     """Return the `count` most probable classes of one image as (name, probability), the most probable first."""
-    return [(CLASS_NAMES[label], probabilities[label]) for label in np.argsort(-probabilities, kind="stable")[:count]]
+    return [(names[label], probabilities[label]) for label in np.argsort(-probabilities, kind="stable")[:count]]
 
 
-def plot_predictions(images, probabilities, labels):
+def plot_predictions(images, probabilities, labels, names, title):
     """Draw each image under its prediction; a wrong one has a cross, a frame, and its actual class in bold.
 
-    Args: images uint8 (n, 28, 28), probabilities float (n, 10), labels integer (n,). Returns: matplotlib Figure
+    Args: images uint8 (n, 28, 28), probabilities float (n, 10), labels integer (n,), names of the classes, title.
+    Returns: matplotlib Figure
     """
     import matplotlib.pyplot as plt
 
     columns = min(len(images), 5 if len(images) <= 20 else 10)
     rows = math.ceil(len(images) / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.4 * rows), squeeze=False, layout="constrained")
+    figure.suptitle(title, fontsize=10, parse_math=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[], frame_on=False)
     for ax, image, row, label in zip(axes.flat, images, probabilities, labels, strict=False):
         wrong = row.argmax() != label
         ax.imshow(image, cmap="gray")
-        ax.set_title(f"{'✗' if wrong else '✓'} {CLASS_NAMES[row.argmax()]} {row.max():.0%}", fontsize=10)
-        ax.set_xlabel(f"actual: {CLASS_NAMES[label]}", fontsize=9, fontweight="bold" if wrong else "normal")
+        ax.set_title(f"{'✗' if wrong else '✓'} {names[row.argmax()]} {row.max():.0%}", fontsize=10)
+        ax.set_xlabel(f"actual: {names[label]}", fontsize=9, fontweight="bold" if wrong else "normal")
         ax.set_frame_on(wrong)
         for edge in ax.spines.values():
             edge.set(linewidth=5, color="tab:orange")
     return figure
 
 
-def plot_photographs(photographs, probabilities):
-    """Draw each photograph beside the 28 x 28 pixels that the model gets, under its three most probable classes.
+def plot_photographs(photographs, probabilities, names, title):
+    """Draw each photograph, named, beside the 28 x 28 pixels that the model gets, under its most probable classes.
 
-    Args: photographs (PIL.Image, uint8 (28, 28)) pairs, probabilities float (n, 10). Returns: matplotlib Figure
+    Args: photographs (path, PIL.Image, uint8 (28, 28)), probabilities float (n, 10), names of the classes, title.
+    Returns: matplotlib Figure
     """
     import matplotlib.pyplot as plt
 
     pairs = min(4, len(photographs))
     rows = math.ceil(len(photographs) / pairs)
     figure, axes = plt.subplots(rows, 2 * pairs, figsize=(5 * pairs, 2.7 * rows), squeeze=False, layout="constrained")
+    figure.suptitle(title, fontsize=10, parse_math=False)
     for ax in axes.flat:
         ax.axis("off")
-    for left, right, (photograph, pixels), row in zip(
+    for left, right, (path, photograph, pixels), row in zip(
         axes.flat[::2], axes.flat[1::2], photographs, probabilities, strict=False
     ):
         left.imshow(photograph)
+        left.set_title(shorten_name(path.name), fontsize=9, parse_math=False)
         right.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-        right.set_title("\n".join(f"{name} {probability:.0%}" for name, probability in top_classes(row)), fontsize=9)
+        classes = "\n".join(f"{name} {probability:.0%}" for name, probability in top_classes(row, names))
+        right.set_title(classes, fontsize=9)
     return figure
+
+
+def shorten_name(name, length=30):
+    """Return a file's name, its middle left out if it is long, without what cannot be drawn."""
+    name = "".join(each if each.isprintable() else "?" for each in name)
+    return name if len(name) <= length else f"{name[: length // 2]}…{name[-length // 2 + 1 :]}"
 
 
 def main(argv=None):
     """Predict test images or photographs with the original conv model; print and draw the predictions."""
-    flags = cli.figure_parser(__doc__)
-    flags.add_argument("--count", type=cli.whole_number(1, LARGEST_COUNT), metavar="N", help="test images, default 20")
-    flags.add_argument("--start", type=cli.whole_number(0), metavar="N", help="index of the first, default 0")
-    flags.add_argument("--image", type=cli.nonempty_path, nargs="+", metavar="FILE", help="your photographs")
-    options = cli.parse(flags, argv)
-    start, count, n = options.start or 0, options.count or 20, options.recipe.test_images
-    if start + count > n:
-        flags.error(f"argument --start: {start} + {count} images, but there are {n}")
+    flags = command_line.figure_parser(__doc__)
+    flags.add_argument("--count", type=whole_number(1, LARGEST_COUNT), metavar="N", help="test images, default 20")
+    flags.add_argument("--start", type=whole_number(0), metavar="N", help="index of the first, default 0")
+    flags.add_argument("--image", type=nonempty_path, nargs="+", metavar="FILE", help="your photographs")
+    options = command_line.parse(flags, argv)
     if options.image and (options.start, options.count) != (None, None):
         flags.error("argument --image: --start and --count are for test images")
-    photographs = [cli.read_photograph(path) for path in options.image or []]
+    names = class_names(options.dataset)
     path = figures.path_to_save(options, "predictions.png")
-    model = cli.given_or_trained_model(deep_learning_conv, options)
+    title = f"model: {shorten_name(options.model.name) if options.model else 'deep_learning_conv.py'}"
 
-    if photographs:
-        probabilities = predict(model, np.stack([pixels for _, pixels in photographs]))
-        figure = plot_photographs(photographs[:LARGEST_COUNT], probabilities[:LARGEST_COUNT])
-        lines = [
-            f"{path}: {', '.join(f'{name} {probability:.1%}' for name, probability in top_classes(row))}"
-            for path, row in zip(options.image, probabilities, strict=True)
-        ]
+    if options.image:
+        photographs = read_photographs(options.image)
+        model = command_line.given_or_trained_model(deep_learning_conv.train, options)
+        probabilities = predict(model, np.stack([pixels for _, _, pixels in photographs]))
+        for (photo, _, _), row in zip(photographs, probabilities, strict=True):
+            classes = ", ".join(f"{name} {probability:.1%}" for name, probability in top_classes(row, names))
+            print(f"{photo}: {classes}")
+        drawn = slice(LARGEST_COUNT)
+        figure = plot_photographs(photographs[drawn], probabilities[drawn], names, title)
     else:
-        images, labels = (part[start : start + count] for part in load_test_data(options.data_dir))
+        test, start = load_test_data(options.dataset), options.start or 0
+        count = options.count or min(20, len(test.labels))
+        if start + count > len(test.labels):
+            flags.error(f"argument --start: {start} + {count} images, but there are {len(test.labels)}")
+        images, labels = test.at(slice(start, start + count))
+        model = command_line.given_or_trained_model(deep_learning_conv.train, options)
         probabilities = predict(model, images)
-        figure = plot_predictions(images, probabilities, labels)
-        correct = int((probabilities.argmax(axis=1) == labels).sum())
-        lines = [*format_predictions(start, probabilities, labels), f"{correct} of {len(labels)} correct"]
+        print("\n".join(format_predictions(start, probabilities, labels, names)))
+        print(f"{(probabilities.argmax(axis=1) == labels).sum()} of {len(labels)} correct", flush=True)
+        figure = plot_predictions(images, probabilities, labels, names, title)
     figures.save(figure, path)
-    print("\n".join(lines))
     figures.show()
+    if options.image and len(photographs) < len(options.image):
+        raise LabError(f"{len(options.image) - len(photographs)} of {len(options.image)} photographs were not read")
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

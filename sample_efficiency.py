@@ -4,7 +4,6 @@ Test accuracy of four models trained on 100 to 60,000 images, a fifth of which i
 140 runs, which may be stopped and started again.
 
 python sample_efficiency.py
-python sample_efficiency.py --equal-steps     # instead, the same number of gradient steps at every size
 python sample_efficiency.py --from-results    # the published runs: figure, table and sentence in seconds
 """
 
@@ -16,8 +15,8 @@ import numpy as np
 import convolution_gain
 from lab.analysis import compare, figures
 from lab.analysis.statistics import estimate_data_ratios, holm
-from lab.changes.sample_efficiency import hold_out_a_fifth, repeat_images
-from lab.guard.errors import run_main
+from lab.changes.sample_efficiency import hold_out_a_fifth
+from lab.guard.errors import LabError, run_main
 from lab.study import command_line
 from lab.study.runs import RunKey
 from lab.training.data import load_data
@@ -26,18 +25,15 @@ from lab.training.predictions import collect_classes
 logger = logging.getLogger(__name__)
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
-
-
 MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected", "conv-shuffled")}
-PROTOCOLS = {"": hold_out_a_fifth, "-equal-steps": repeat_images}
 VARIANTS = {
-    f"{name}-{n}{protocol}": replace(
-        model, select=select(n), collect=collect_classes, settings={"model": name, "images": n}
+    f"{name}-{n}": replace(
+        model, select=hold_out_a_fifth(n), collect=collect_classes, settings={"model": name, "images": n}
     )
-    for protocol, select in PROTOCOLS.items()
     for n in SIZES
     for name, model in MODELS.items()
 }
+PROTOCOL = "20% held out for early stopping"
 
 
 def name_runs(runs):
@@ -67,12 +63,12 @@ def gains(runs, test_labels):
     return {key: on_test for key, (on_test, *_) in found.items()}
 
 
-def report(runs, gain, test_labels, protocol):
-    """Return the tables and the conclusion, in Markdown. Args: `protocol`, when the trainings stop"""
+def report(runs, gain, test_labels):
+    """Return the tables and the conclusion, in Markdown."""
     models, sizes = models_and_sizes(runs)
     columns = [map(compare.format_mean, accuracies_by_size(runs, model).T) for model in models]
     rows = [[f"{n:,}", *means] for n, *means in zip(sizes, *columns, strict=True)]
-    header = [f"images, {protocol}", *(f"{MODELS[model].label}, test accuracy in %" for model in models)]
+    header = [f"images, {PROTOCOL}", *(f"{MODELS[model].label}, test accuracy in %" for model in models)]
     parts = [compare.markdown_table(header, rows)]
     if ("conv", sizes[0]) in gain:
         multipliers = dict(zip(sizes, estimate_data_ratios(sizes, *correct(runs, test_labels)), strict=True))
@@ -129,7 +125,7 @@ def format_multiplier(multiplier):
     )
 
 
-def plot(runs, gain, protocol):
+def plot(runs, gain):
     """Draw accuracy, and how far the others are ahead of dense, against the training images. Returns: Figure"""
     import matplotlib.pyplot as plt
 
@@ -149,7 +145,7 @@ def plot(runs, gain, protocol):
         right.axhline(0, color="0.7", linewidth=1)
         right.set_ylabel("points ahead of dense, with 95% interval")
     for ax in axes.flat:
-        ax.set(xscale="log", xlabel=f"training images, {protocol}")
+        ax.set(xscale="log", xlabel=f"training images, {PROTOCOL}")
         ax.set_xticks(sizes, [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes])
         ax.minorticks_off()
     return figure
@@ -159,13 +155,10 @@ def main(argv=None):
     """Run what is missing; print tables and conclusion, draw the figure."""
     without = ["--epochs", "--train-images"]  # a validation set decides, and every size is tried
     parser = command_line.study_parser(__doc__, MODELS, seeds=5, without=without)
-    parser.add_argument("--equal-steps", action="store_true", help="equal gradient steps, without a validation set")
     options = command_line.parse(parser, argv)
-    ending = "-equal-steps" if options.equal_steps else ""
-    protocol = "equal gradient steps" if options.equal_steps else "20% held out for early stopping"
-    path = figures.path_to_save(options, f"sample_efficiency{ending.replace('-', '_')}.png")
+    path = figures.path_to_save(options, "sample_efficiency.png")
     plan = [
-        RunKey(f"{model}-{n}{ending}", seed, options.recipe)
+        RunKey(f"{model}-{n}", seed, options.recipe)
         for seed in command_line.seeds(options)
         for n in usable_sizes(options)
         for model in options.variants
@@ -173,8 +166,8 @@ def main(argv=None):
     runs = command_line.study_runs(__file__, options, plan)
     test_labels = next(iter(runs.values())).labels
     gain = gains(runs, test_labels)
-    print(report(runs, gain, test_labels, protocol), flush=True)
-    figures.save(plot(runs, gain, protocol), path)
+    print(report(runs, gain, test_labels), flush=True)
+    figures.save(plot(runs, gain), path)
     figures.show()
 
 
@@ -184,12 +177,13 @@ def usable_sizes(options):
         return SIZES
     labels = load_data(options.dataset)[0].labels
     largest = 10 * np.bincount(labels, minlength=10).min()
-    sizes = [n for n in SIZES if n <= largest]
-    if left_out := [f"{n:,}" for n in SIZES if n > largest]:
-        logger.info(
-            "left out: %s images; %s has %s balanced ones", ", ".join(left_out), options.dataset.name, f"{largest:,}"
-        )
-    return sizes
+    left_out = [f"{n:,}" for n in SIZES if n > largest]
+    reason = f"{', '.join(left_out)} images; {options.dataset.name} has {largest:,} of ten classes in equal numbers"
+    if len(left_out) == len(SIZES):
+        raise LabError(f"cannot draw {reason}")
+    if left_out:
+        logger.info("left out: %s", reason)
+    return [n for n in SIZES if n <= largest]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import convolution_gain  # noqa: E402
 from lab.training.data import load_data  # noqa: E402
-from lab.training.recipe import Recipe, compile_model, evaluate, fit, initialize_model  # noqa: E402
+from lab.training.predictions import evaluate  # noqa: E402
+from lab.training.recipe import Recipe, compile_model, fit, initialize_model  # noqa: E402
+from lab.training.startup import start_tensorflow  # noqa: E402
 
 SEEDS, EPOCHS = range(10, 15), 120
 THREADS = {"conv": 2, "dense": 1}  # those that results/match_dense.md was made with
@@ -25,8 +27,9 @@ THREADS = {"conv": 2, "dense": 1}  # those that results/match_dense.md was made 
 def training_accuracies(name, seed, rounds, epochs):
     """Train a variant for some rounds of some epochs each; return its training accuracy in percent after each round."""
     recipe, (train_split, _) = Recipe(threads=THREADS[name]), load_data()
-    model = initialize_model(convolution_gain.VARIANTS[name].build_model, recipe, seed)
-    compile_model(model, recipe)
+    start_tensorflow(recipe.threads)
+    model = initialize_model(convolution_gain.VARIANTS[name].build_model, seed)
+    compile_model(model, recipe, len(train_split.labels))
     found = []
     for _ in range(rounds):
         fit(model, *train_split, epochs, recipe.batch_size)

@@ -13,14 +13,14 @@ sys.path.insert(0, str(contestant.ROOT))
 
 import deep_learning  # noqa: E402
 import deep_learning_conv  # noqa: E402
-from lab import recipe  # noqa: E402
-from lab.training.data import Split  # noqa: E402
 from lab.guard.errors import run_main  # noqa: E402
+from lab.training import recipe  # noqa: E402
+from lab.training.data import Split  # noqa: E402
 
 
 def main(argv=None):
     """Train, evaluate, save, and print the closing line."""
-    options = contestant.parser(__doc__, tuple(recipe.POLICIES)).parse_args(argv)
+    options = contestant.parser(__doc__, ("float32", "bfloat16")).parse_args(argv)
     script = {"dense": deep_learning, "conv": deep_learning_conv}[options.model]
     arrays = contestant.load_bytes(options.images)
     settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "precision")}

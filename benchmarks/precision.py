@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 import convolution_gain
-from lab import cli, compare
-from lab.training.data import load_test_data
+from lab.analysis import compare
 from lab.analysis.statistics import crossed_estimate
+from lab.guard.errors import run_main
+from lab.study import command_line
 from lab.study.runs import RunKey
 
 VARIANTS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv")}
@@ -19,19 +20,16 @@ VARIANTS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv")}
 
 def main(argv=None):
     """Run what is missing; print the table."""
-    options = cli.parse(cli.study_parser(__doc__, VARIANTS, seeds=5), argv)
+    options = command_line.parse(command_line.study_parser(__doc__, VARIANTS, 5, without=["--precision"]), argv)
     runs = {}
-    for precision, script in {"float32": "convolution_gain", "bfloat16": "benchmarks.precision"}.items():
+    for precision, script in {"float32": convolution_gain.__file__, "bfloat16": __file__}.items():
         recipe = replace(options.recipe, precision=precision)
-        plan = [RunKey(name, seed, recipe) for seed in cli.seeds(options) for name in options.variants]
-        retrain = False if script == "convolution_gain" else None  # those are experiment 5's
-        runs[precision] = cli.study_runs(script, options, plan, retrain)
-    labels = load_test_data(options.data_dir).first(options.recipe.test_images).labels
+        plan = [RunKey(name, seed, recipe) for seed in command_line.seeds(options) for name in options.variants]
+        runs[precision] = command_line.study_runs(script, options, plan)
     rows = []
     for name in options.variants:
-        correct = [
-            compare.is_correct(each, name, labels).astype(np.int8) for each in (runs["bfloat16"], runs["float32"])
-        ]
+        labels = next(iter(runs["float32"].values())).labels
+        correct = [compare.is_correct(runs[each], name, labels).astype(np.int8) for each in ("bfloat16", "float32")]
         means = [compare.format_mean(compare.accuracies(each, name, "test")) for each in runs.values()]
         difference = crossed_estimate(100.0 * (correct[0] - correct[1]))
         rows.append([VARIANTS[name].label, *means, compare.format_signed_ci(difference)])
@@ -41,4 +39,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

@@ -7,14 +7,14 @@ import pytest
 from conftest import run_script
 from script_flags import ALL_FLAGS, SCRIPTS, check_arguments, make_test_folder, run_main, stop_before_work
 
-from lab.training.data import load_data
 from lab.guard.errors import LabError
 from lab.guard.files import atomic_write, require_writable
+from lab.guard.models import load_compatible_model
 from lab.guard.photographs import read_photograph
 from lab.study.records import Training
-from lab.guard.models import load_compatible_model
-from lab.training.recipe import SMOKE
 from lab.study.runs import RunKey, run_study
+from lab.training.data import load_data
+from lab.training.recipe import SMOKE
 
 UNUSUAL_VALUES = (
     *("", " ", "-1", "0", "1", "255", "1.5", "nan", "1e309", "9" * 4301, "None", "x.png", "x.keras", "x" * 5_000),

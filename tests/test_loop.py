@@ -58,7 +58,6 @@ XLA = {  # models that are compiled, and how their optimizers are made
             clipnorm=1.0,
         ),
     ),
-    "SGD": (small_dense, sgd),
     "two Dropouts, frozen layer": (
         sequential(lambda: layers.Dropout(0.1), layers.Flatten, lambda: frozen(layers.Dense(30)), half_dropped),
         optimizers.RMSprop,
@@ -70,15 +69,14 @@ XLA = {  # models that are compiled, and how their optimizers are made
         ),
         sgd,
     ),
-    "dilation": (sequential(lambda: layers.Conv2D(4, 3, dilation_rate=2, activation="gelu")), sgd),
     # slow, for rounding grows fast where normalization makes the scale of a kernel irrelevant
     "normalization": (
         sequential(lambda: layers.Conv2D(4, 3), layers.BatchNormalization, layers.ReLU),
         lambda: optimizers.SGD(1e-4),
     ),
-    "regularizers": (
+    "dilation, regularizers": (
         sequential(
-            lambda: layers.Conv2D(1, 3, strides=3, kernel_regularizer="l2"),
+            lambda: layers.Conv2D(2, 3, dilation_rate=3, activation="gelu", kernel_regularizer="l2"),
             layers.Flatten,
             lambda: layers.Dense(20, kernel_regularizer="l1", activity_regularizer="l2"),
         ),
@@ -101,7 +99,6 @@ KERAS = {  # models that are not, and why
     "functional, shared Dropout": (with_shared_dropout, sgd, "Functional is not a plain Sequential"),
     "averages": (small_dense, lambda: optimizers.Adam(use_ema=True), "settings of Adam need"),
     "Nadam": (small_dense, optimizers.Nadam, "Nadam has its own _backend_update_step"),
-    "Muon": (small_dense, optimizers.Muon, "Muon has its own _apply_weight_decay"),
 }
 
 

@@ -7,8 +7,8 @@ import convolution_gain
 import deep_learning
 import deep_learning_conv
 from lab.training.data import scale
-from lab.training.startup import start_tensorflow
 from lab.training.recipe import Recipe, initialize_model
+from lab.training.startup import start_tensorflow
 
 
 @pytest.mark.parametrize(

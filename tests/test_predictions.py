@@ -1,7 +1,12 @@
-"""How experiment 3 prints and draws predictions."""
+"""How experiment 3 prints and draws predictions, and what it does with bad photographs."""
 
+from pathlib import Path
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from conftest import run_script
+from photograph_files import draw_garment, save
 from PIL import Image
 
 import deep_learning_pred as pred
@@ -21,7 +26,8 @@ def predictions():
 
 def test_every_title_belongs_to_its_image(predictions):
     images, probabilities, labels = predictions
-    figure = pred.plot_predictions(*predictions)
+    figure = pred.plot_predictions(*predictions, CLASS_NAMES, "model: mine.keras")
+    assert figure.get_suptitle() == "model: mine.keras"
     drawn = [ax for ax in figure.axes if ax.images]
     assert len(drawn) == len(images)
     for ax, row, label in zip(drawn, probabilities, labels, strict=True):
@@ -38,7 +44,7 @@ def test_every_title_belongs_to_its_image(predictions):
 
 def test_every_line_belongs_to_its_image(predictions):
     _, probabilities, labels = predictions
-    lines = pred.format_predictions(100, probabilities, labels)
+    lines = pred.format_predictions(100, probabilities, labels, CLASS_NAMES)
     assert sum(line.endswith("WRONG") for line in lines) == 8
     for index, (line, row, label) in enumerate(zip(lines, probabilities, labels, strict=True)):
         assert line.split()[0] == str(100 + index)
@@ -49,15 +55,60 @@ def test_every_line_belongs_to_its_image(predictions):
 
 def test_top_classes_are_the_most_probable_in_order():
     row = np.array([0.1, 0, 0.2, 0, 0.4, 0, 0.3, 0, 0, 0])
-    assert pred.top_classes(row) == [("Coat", 0.4), ("Shirt", 0.3), ("Pullover", 0.2)]
+    assert pred.top_classes(row, CLASS_NAMES) == [("Coat", 0.4), ("Shirt", 0.3), ("Pullover", 0.2)]
 
 
 def test_each_photograph_is_beside_the_pixels_that_the_model_gets(predictions):
     images, probabilities, _ = predictions
-    photographs = [(Image.new("RGB", (5, 4), (number, 0, 0)), image) for number, image in enumerate(images)]
-    figure = pred.plot_photographs(photographs, probabilities)
+    photographs = [
+        (Path("folder", f"${number}.png"), Image.new("RGB", (5, 4), (number, 0, 0)), image)
+        for number, image in enumerate(images)
+    ]
+    figure = pred.plot_photographs(photographs, probabilities, CLASS_NAMES, "model: mine.keras")
+    assert figure.get_suptitle() == "model: mine.keras"
     drawn = [ax for ax in figure.axes if ax.images]
     for number, (left, right) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
+        assert left.get_title() == f"${number}.png"
         assert left.images[0].get_array()[0, 0, 0] == number
         assert right.images[0].get_array()[0, 0] == number
-        assert pred.top_classes(probabilities[number])[0][0] in right.get_title()
+        assert pred.top_classes(probabilities[number], CLASS_NAMES)[0][0] in right.get_title()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("boot.jpg", "boot.jpg"), ("a" * 40 + ".jpg", "a" * 15 + "…" + "a" * 10 + ".jpg"), ("\x1b", "?")],
+)
+def test_the_name_of_a_file_fits_into_its_figure(name, shown):
+    assert pred.shorten_name(name) == shown
+
+
+def test_one_bad_photograph_does_not_cost_the_others(smoke_saves, tmp_path):
+    save(tmp_path, draw_garment("white", "black"), "good.png")
+    Image.new("RGB", (100, 100), "white").save(tmp_path / "flat.png")
+    arguments = ("deep_learning_pred.py", "--smoke", "--output-dir", smoke_saves[0], "--save", "seen.png", "--image")
+    process = run_script(*arguments, "flat.png", "good.png", "missing.png", cwd=tmp_path)
+    assert process.returncode == 1
+    assert [line.split(":")[0] for line in process.stdout.splitlines()] == ["good.png"]
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert [line.split(": ")[1] for line in errors] == ["flat.png", "missing.png", "2 of 3 photographs were not read"]
+    assert (tmp_path / "seen.png").is_file()
+
+
+def test_what_is_printed_does_not_depend_on_the_figure(smoke_saves, monkeypatch, capsys):
+    def fail(*_args, **_settings):
+        raise RuntimeError("no LaTeX")
+
+    monkeypatch.setattr(plt.Figure, "savefig", fail)
+    with pytest.raises(RuntimeError, match="no LaTeX"):
+        pred.main(["--smoke", "--count", "3", "--output-dir", str(smoke_saves[0])])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("of 3 correct")
+
+
+def test_the_figure_of_one_model_does_not_overwrite_that_of_another(smoke_saves, tmp_path):
+    theirs = tmp_path / "mymodel.keras"
+    theirs.write_bytes((smoke_saves[0] / "smoke" / "deep_learning_conv.keras").read_bytes())
+    process = run_script("deep_learning_pred.py", "--smoke", "--model", theirs, "--output-dir", tmp_path / "saves")
+    assert process.returncode == 0, process.stderr
+    (figure,) = (tmp_path / "saves" / "smoke").glob("*.png")
+    assert figure.stem.startswith("predictions_")
+    assert figure.stem.endswith("mymodel")

@@ -71,8 +71,7 @@ def planned(name):
         fewer = convolution_gain.FEWER_SEEDS
         return [RunKey(variant, seed, Recipe()) for variant, seed in seeds if seed < fewer.get(variant, 10)]
     if name == "sample_efficiency":
-        protocol = [variant for variant in sample_efficiency.VARIANTS if not variant.endswith("-equal-steps")]
-        return [RunKey(variant, seed, Recipe()) for variant in protocol for seed in range(5)]
+        return [RunKey(variant, seed, Recipe()) for variant in sample_efficiency.VARIANTS for seed in range(5)]
     if name == "robustness":
         longer = Recipe(epochs=robustness.EPOCHS_LONGER)
         return [

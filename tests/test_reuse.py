@@ -19,47 +19,28 @@ from lab.study.records import Run
 # an experiment of a user, whose files import each other
 FILES = {
     "mine.py": '''"""My experiment."""
-import numpy as np
+from keras import Input, Sequential, layers, ops
 from lab.study import command_line
 from lab.study.runs import Variant
-from measures import count
-from models import make_build_model
-from selections import select_some, shift_all
+from measures import count, select_some, shift_all
 
 EVERY = 2
-VARIANTS = {"mine": Variant("a label", make_build_model(8), shift_all, select_some(EVERY), count, {"units": 8})}
 
-def plot(ax):
-    ax.set_title("a title")
+def start(shape, dtype=None):
+    return ops.full(shape, 0.5)
+
+def make_build_model(units):
+    hidden = layers.Flatten, lambda: layers.Dense(units, kernel_initializer=start), lambda: layers.Dropout(0.2)
+    return lambda: Sequential([Input((28, 28)), *[make() for make in hidden], layers.Dense(10), layers.Softmax()])
+
+VARIANTS = {"mine": Variant("a label", make_build_model(8), shift_all, select_some(EVERY), count, {"units": 8})}
 
 if __name__ == "__main__":
     options = command_line.parse(command_line.study_parser(__doc__, VARIANTS, seeds=1), None)
     (run,) = command_line.study_runs(__file__, options).values()
     print(run.arrays["count"])
 ''',
-    "models.py": '''"""Models."""
-def start(shape, dtype=None):
-    from keras import ops
-    return ops.full(shape, 0.5)
-
-def make_build_model(units):
-    def build_model():
-        """Return a model."""
-        from keras import Input, Sequential, layers
-        hidden = [layers.Flatten(), layers.Dense(units, kernel_initializer=start), layers.Dropout(0.2)]
-        return Sequential([Input((28, 28)), *hidden, layers.Dense(10), layers.Softmax()])
-    return build_model
-''',
-    "selections.py": '''"""Selections."""
-def select_some(every):
-    def select(train_split, test_split, seed):
-        return train_split.at(slice(0, None, every)), test_split
-    return select
-
-def shift_all(images, seed):
-    return images + 1
-''',
-    "measures.py": '''"""Measures."""
+    "measures.py": '''
 from collections import defaultdict
 from typing import ClassVar
 import deeper.constants
@@ -71,6 +52,12 @@ class Settings:
 def helper():
     return 1
 
+def select_some(every):
+    return lambda train_split, test_split, seed: (train_split.at(slice(0, None, every)), test_split)
+
+def shift_all(images, seed):
+    return images + 1
+
 def count(model, split, prepare):
     """Return a number."""
     # a comment
@@ -81,27 +68,24 @@ def count(model, split, prepare):
     "deeper/__init__.py": "from .factors import FACTOR\n",
     "deeper/factors.py": "FACTOR = 1\n",
     "deeper/constants.py": "TWO = 2\n",
-    # of own parts of a model and of a measurement, which the script makes with values of its own
-    "parts.py": """import functools
+    # own parts of a model and of a measurement, made with values of the script
+    "parts.py": """
 import keras
 from lab.study.runs import Variant
 from pieces import Measure, Scale, bend, double, make_count
 
-def build_own():
+def build_model():
     hidden = [keras.layers.Flatten(), keras.layers.Dense(4, activation=bend), Scale(3), keras.layers.Lambda(double)]
     return keras.Sequential([keras.Input((28, 28)), *hidden, keras.layers.Dense(10), keras.layers.Softmax()])
 
-def build_plain():
-    return keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10)])
-
 VARIANTS = {
-    "layers": Variant("own layers", build_own),
-    "closure": Variant("closure", build_plain, collect=make_count(3)),
-    "partial": Variant("partial", build_plain, collect=functools.partial(make_count, 3)),
-    "object": Variant("object", build_plain, collect=Measure(3)),
+    "closure": Variant("closure", build_model, collect=make_count(3)),
+    "object": Variant("object", build_model, collect=Measure(3)),
 }
 """,
-    "pieces.py": """import keras
+    "pieces.py": """
+import keras
+
 class Scale(keras.layers.Layer):
     def __init__(self, factor):
         super().__init__()
@@ -169,27 +153,21 @@ for file, before, after, names in changes:
 print(json.dumps(described))
 """
 STUDIES = ("convolution_gain.py: dense", "convolution_gain.py: dense-shuffled", "robustness.py: dense")
-OURS = (*STUDIES, "deep_learning.py: train")
-MINE, LAYERS = "mine.py: mine", "parts.py: layers"
-MEASURED = ("parts.py: closure", "parts.py: partial", "parts.py: object")
+MINE, OURS = "mine.py: mine", (*STUDIES, "deep_learning.py: train")
+OWN_PARTS = ("parts.py: closure", "parts.py: object")
 EVERY_RUN = dict.fromkeys([*OURS, MINE], ["training_code"])
 COUNT = {MINE: ["changes_code"]}
-# the script that makes own parts counts as a whole
-PARTS = {LAYERS: ["model_code"], **dict.fromkeys(MEASURED, ["changes_code"])}
+PARTS = dict.fromkeys(OWN_PARTS, ["changes_code", "model_code"])  # the script that makes them counts, too
 # change: (file, what is replaced, or None for a new file, by what, the runs that are done again, and what differs)
 CHANGES = {
     "type of an exception": ("lab/training/startup.py", "raise LabError(", "raise ValueError(", EVERY_RUN),
     "threads": ("lab/training/startup.py", "_start(threads or 2)", "_start(threads or 3)", EVERY_RUN),
-    "floatx": ("lab/training/startup.py", 'set_floatx("float32")', 'set_floatx("float64")', EVERY_RUN),
-    "determinism": ("lab/training/startup.py", "enable_op_determinism()", "list_logical_devices()", EVERY_RUN),
     "setting of the optimizer": ("lab/training/recipe.py", "Adam(", "Adam(beta_1=0.8, ", EVERY_RUN),
-    "scaling": ("lab/training/data.py", "scaled /= 255", "scaled /= 128", EVERY_RUN),
     "new file of training": ("lab/training/more.py", None, "MORE = 1", EVERY_RUN),
     "docstring of training": ("lab/training/recipe.py", '"""Compile a model', '"""Prepare a model', {}),
     "comment in training": ("lab/training/loop.py", "\nimport math\n", "\n# a comment\nimport math\n", {}),
     "statistics": ("lab/analysis/statistics.py", "LEVEL = 0.05", "LEVEL = 0.01", {}),
     "guard": ("lab/guard/files.py", "import uuid", "import uuid\n\nMORE = 1", {}),
-    "study": ("lab/study/records.py", "import json", "import json\n\nMORE = 1", {}),
     "shuffle": (
         *("lab/changes/convolution_gain.py", "default_rng(seed)", "default_rng(seed + 1)"),
         {STUDIES[1]: ["images_sha256", "changes_code"], **COUNT},
@@ -214,10 +192,9 @@ CHANGES = {
     ),
     "Pillow": ("pillow-99.dist-info/METADATA", None, "Name: pillow\nVersion: 99", {STUDIES[2]: ["packages"]}),
     "units in a closure": ("mine.py", "make_build_model(8)", "make_build_model(9)", {MINE: ["model_sha256"]}),
-    "initializer": ("models.py", "0.5", "0.6", {MINE: ["model_sha256"]}),
-    "dropout": ("models.py", "Dropout(0.2)", "Dropout(0.3)", {MINE: ["model_sha256"]}),
-    "docstring of a model": ("models.py", "Return a model.", "Return it.", {}),
-    "transform": ("selections.py", "+ 1", "+ 2", {MINE: ["images_sha256", "changes_code"]}),
+    "initializer": ("mine.py", "0.5", "0.6", {MINE: ["model_sha256"]}),
+    "dropout": ("mine.py", "Dropout(0.2)", "Dropout(0.3)", {MINE: ["model_sha256"]}),
+    "transform": ("measures.py", "+ 1", "+ 2", {MINE: ["images_sha256", "changes_code"]}),
     "constant of a selection": ("mine.py", "EVERY = 2", "EVERY = 3", {MINE: ["images_sha256"]}),
     "class variable": ("measures.py", "ClassVar = 1", "ClassVar = 2", COUNT),
     "print that changes a mapping": ("measures.py", 'print(found["key"])', 'print(found.get("key"))', COUNT),
@@ -229,17 +206,15 @@ CHANGES = {
     "comment in a measurement": ("measures.py", "# a comment", "# another\n    # comment", {}),
     "label": ("mine.py", '"a label"', '"another label"', {}),
     "settings for a table": ("mine.py", '{"units": 8}', '{"units": "eight"}', {}),
-    "title of a figure": ("mine.py", '"a title"', '"another title"', {}),
     "own layer": ("pieces.py", "inputs * self", "inputs / self", PARTS),
     "own activation": ("pieces.py", "ops.abs", "ops.tanh", PARTS),
     "own lambda": ("pieces.py", "x * 2", "x * 3", PARTS),
     "argument of an own layer": (
         *("parts.py", "Scale(3)", "Scale(4)"),
-        {**PARTS, LAYERS: ["model_sha256", "model_code"]},
+        dict.fromkeys(OWN_PARTS, ["model_sha256", "changes_code", "model_code"]),
     ),
-    "constant of a measuring closure": ("parts.py", "collect=make_count(3)", "collect=make_count(4)", PARTS),
-    "constant of a measuring partial": ("parts.py", "partial(make_count, 3)", "partial(make_count, 4)", PARTS),
-    "constant of a measuring object": ("parts.py", "Measure(3)", "Measure(4)", PARTS),
+    "constant of a closure": ("parts.py", "make_count(3)", "make_count(4)", PARTS),
+    "constant of an object": ("parts.py", "Measure(3)", "Measure(4)", PARTS),
 }
 
 
@@ -256,7 +231,7 @@ def copy(tmp_path_factory):
 def concerned(file):
     """Return the runs to describe after a change of a file."""
     if file in ("parts.py", "pieces.py"):
-        return [LAYERS, *MEASURED]
+        return OWN_PARTS
     return [MINE] if file in FILES else [*OURS, MINE]
 
 
@@ -264,7 +239,7 @@ def concerned(file):
 def described(copy):
     """Return what decides each run, {run: parts}, before any change, and {change: the same} after each."""
     changes = [(*change[:3], concerned(change[0])) for change in CHANGES.values()]
-    before, *after = describe(copy, [*OURS, MINE, LAYERS, *MEASURED], changes)
+    before, *after = describe(copy, [*OURS, MINE, *OWN_PARTS], changes)
     return before, dict(zip(CHANGES, after, strict=True))
 
 

@@ -6,7 +6,8 @@ from conftest import run_script
 
 import deep_learning_conv
 import robustness
-from lab.training.recipe import Recipe, initialize_model
+from lab.changes.robustness import CORRUPTIONS, rescale, rotate, shift
+from lab.training.recipe import initialize_model
 
 
 @pytest.fixture
@@ -18,16 +19,16 @@ def images():
 
 
 def test_a_shift_moves_every_pixel_in_eight_directions(images):
-    views = list(robustness.shift(images, 3))
+    views = list(shift(images, 3))
     found = {tuple(int(n) for n in np.argwhere(view[0])[0]) for view in views}
     assert found == {(14 + down, 14 + right) for down in (-3, 0, 3) for right in (-3, 0, 3)} - {(14, 14)}
     assert len(views) == 8
     assert sorted(int(view[1].sum()) for view in views) == [0, 0, 0, *[200] * 5]  # three push it over the edge
 
 
-@pytest.mark.parametrize("name", robustness.CORRUPTIONS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_every_corruption_gives_images_of_the_same_kind(name, splits):
-    function, strengths, identity = robustness.CORRUPTIONS[name]
+    function, strengths, identity = CORRUPTIONS[name]
     images = splits[1].images[:20]
     assert {identity, robustness.HEADLINE_STRENGTHS[name]} <= set(strengths)
     for strength in strengths:
@@ -40,7 +41,7 @@ def test_every_corruption_gives_images_of_the_same_kind(name, splits):
 
 def test_stronger_corruptions_change_more(splits):
     images = splits[1].images[:50]
-    for function, strengths, identity in robustness.CORRUPTIONS.values():
+    for function, strengths, identity in CORRUPTIONS.values():
         sizes = [
             np.mean([np.abs(view.astype(int) - images).mean() for view in function(images, strength)])
             for strength in sorted(strengths, key=lambda strength: abs(np.log(strength)) if identity else strength)
@@ -50,9 +51,9 @@ def test_stronger_corruptions_change_more(splits):
 
 
 def test_rotation_and_scale_are_about_the_centre(images):
-    left, right = robustness.rotate(images[:1], 90)
+    left, right = rotate(images[:1], 90)
     assert (left[0, 13, 14], right[0, 14, 13]) == (200, 200)
-    (half,) = robustness.rescale(np.full((1, 28, 28), 100, np.uint8), 0.5)
+    (half,) = rescale(np.full((1, 28, 28), 100, np.uint8), 0.5)
     assert (half[0, 7:21, 7:21] == 100).all()
     assert half.sum() == 100 * 14 * 14
 
@@ -60,7 +61,7 @@ def test_rotation_and_scale_are_about_the_centre(images):
 def test_the_convolution_is_equivariant_and_the_model_is_not_invariant(splits):
     from keras import Model
 
-    model = initialize_model(deep_learning_conv.build_model, Recipe(), 0)
+    model = initialize_model(deep_learning_conv.build_model, 0)
     convolution = Model(model.inputs[0], model.layers[0].output)
     image = np.zeros((1, 28, 28, 1), np.float32)
     image[0, 6:22, 6:22, 0] = splits[1].images[0, 6:22, 6:22] / 255  # a shift loses nothing of it
@@ -76,7 +77,7 @@ def test_the_experiment_at_smoke_size(tmp_path):
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "smoke" / "robustness.png").is_file()
     consistency = re.findall(r"^\| (\w+), .*: [\d.]+ +(?:\| +100\.00 ){5}\|$", process.stdout, re.M)
-    assert consistency == list(robustness.CORRUPTIONS)  # of the images that are not changed
+    assert consistency == list(CORRUPTIONS)  # of the images that are not changed
     _, _, row, change = (line for line in process.stdout.splitlines() if line.startswith("| shift, pixels: 2 "))
     assert re.search(r"^In points, conv is .*clean images.*shift, pixels: 2.* \(one seed", process.stdout, re.M)
     clean = next(line for line in process.stdout.splitlines() if line.startswith("| shift, pixels: 0 ") and "+" in line)

@@ -14,8 +14,8 @@ import pytest
 from conftest import ROOT, read_until, run_script, start
 from PIL import Image
 
-from lab.training.data import CLASS_NAMES
 from lab.study.records import Run
+from lab.training.data import CLASS_NAMES
 
 TRAINING = {"deep_learning.py": ("fashion", 101_770), "deep_learning_conv.py": ("fashion_conv", 2_770_634)}
 FIGURES = {"deep_learning_pred.py": "predictions.png", "confusion_matrix.py": "confusion_matrix.png"}

@@ -1,4 +1,4 @@
-"""What is installed is what the lock files name, hash by hash, and they name what requirements*.txt ask for."""
+"""What is installed is what the lock files name, hash by hash, and they name what the requirements ask for."""
 
 import re
 from importlib.metadata import version
@@ -12,9 +12,9 @@ from packaging.utils import canonicalize_name
 def asked_for(path):
     """Return the requirements of a file and of those that it includes."""
     lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
-    found = [Requirement(line) for line in lines if line and not line.startswith("-r ")]
+    found = [Requirement(line) for line in lines if line and not line.startswith("-")]
     included = [line.removeprefix("-r ") for line in lines if line.startswith("-r ")]
-    return found + [each for name in included for each in asked_for(path.with_name(name))]
+    return found + [each for name in included for each in asked_for(path.parent / name)]
 
 
 def locked(path):
@@ -31,19 +31,23 @@ def locked(path):
     }
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
-def test_the_lock_has_every_requirement_with_hashes(name):
-    lock = locked(ROOT / f"{name}.lock")
-    for requirement in asked_for(ROOT / f"{name}.txt"):
-        assert lock[canonicalize_name(requirement.name)][0] == str(requirement.specifier)
-    assert all(specifier.startswith("==") and hashes for specifier, hashes in lock.values())
+@pytest.mark.parametrize(("lock", "asking"), [("runtime", "requirements.txt"), ("dev", "requirements/dev.txt")])
+def test_the_lock_has_every_requirement_with_hashes(lock, asking):
+    found = locked(ROOT / "requirements" / f"{lock}.lock")
+    for requirement in asked_for(ROOT / asking):
+        assert found[canonicalize_name(requirement.name)][0] == str(requirement.specifier)
+    assert all(specifier.startswith("==") and hashes for specifier, hashes in found.values())
 
 
 def test_what_is_installed_is_what_is_locked():
-    for name, (specifier, _) in locked(ROOT / "requirements-dev.lock").items():
+    for name, (specifier, _) in locked(ROOT / "requirements" / "dev.lock").items():
         assert f"=={version(name)}" == specifier, name
 
 
-def test_the_two_locks_agree():
-    everything = locked(ROOT / "requirements-dev.lock")
-    assert locked(ROOT / "requirements.lock").items() <= everything.items()
+def test_pip_without_the_locks_gets_the_same_versions():
+    assert (ROOT / "requirements.txt").read_text().startswith("-c requirements/constraints.txt\n")
+    lines = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
+    dev = (ROOT / "requirements" / "dev.lock").read_text()
+    assert lines == [line.removesuffix(" \\") for line in dev.splitlines() if "--hash" not in line]
+    runtime, everything = (locked(ROOT / "requirements" / f"{name}.lock") for name in ("runtime", "dev"))
+    assert runtime.items() <= everything.items()

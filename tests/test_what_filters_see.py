@@ -5,14 +5,18 @@ import pytest
 from conftest import run_script
 
 import what_filters_see
+from lab.changes.what_filters_see import collect_filters, feature_maps
 from lab.study.records import Run
-from lab.training.recipe import SMOKE, predict, train
+from lab.training.predictions import predict
+from lab.training.recipe import Recipe, train
 
 
 @pytest.fixture(scope="module")
 def trained(splits):
     train_split, test_split = splits[0].first(2_000), splits[1].first(600)
-    return train(what_filters_see.VARIANTS["conv"].build_model, SMOKE, 0, train_split, test_split)[0], test_split
+    return train(what_filters_see.VARIANTS["conv"].build_model, Recipe(epochs=1), 0, train_split, test_split)[
+        0
+    ], test_split
 
 
 def count_correct(model, split):
@@ -25,12 +29,12 @@ def test_feature_maps_are_those_of_the_model(trained):
     model, (images, _) = trained
     kernel, bias = (weights.numpy() for weights in model.layers[0].weights)
     expected = Model(model.inputs[0], model.layers[0].output).predict(images[..., None] / np.float32(255), verbose=0)
-    np.testing.assert_allclose(what_filters_see.feature_maps(kernel, bias, images), expected, atol=1e-5)
+    np.testing.assert_allclose(feature_maps(kernel, bias, images), expected, atol=1e-5)
 
 
 def test_filters_are_removed_as_if_their_weights_were_zero(trained):
     model, test_split = trained
-    measured = what_filters_see.collect_filters(model, test_split, lambda images: images)
+    measured = collect_filters(model, test_split, lambda images: images)
     halves = [test_split.at(slice(start, None, 2)) for start in (0, 1)]
     assert measured["n"] == 300
     assert list(measured["best"][:, 32]) == [count_correct(model, half) for half in halves]
@@ -58,14 +62,14 @@ def test_filters_are_removed_as_if_their_weights_were_zero(trained):
 
 def test_how_many_filters_can_go_is_decided_on_other_images_than_their_cost():
     ordering, others = [0, *range(100, 130), 130, 130], [0, *[900] * 31, 950]
-    run = Run({}, {"best": np.array([ordering, others]), "n": np.array(1_000)})
+    run = Run({}, {"best": np.array([ordering, others]), "n": np.array(1_000)}, None)
     assert what_filters_see.count_removable([run]) == ([1], [pytest.approx(5)])
 
 
 def test_accuracies_without_a_filter_are_in_the_order_of_importance():
     order = np.arange(32)[::-1]
-    run = Run({}, {"without": np.array([np.zeros(32), np.arange(32)]), "order": order, "n": np.array(100)})
-    np.testing.assert_allclose(what_filters_see.accuracies([run], "without"), [order])
+    run = Run({}, {"without": np.array([np.zeros(32), np.arange(32)]), "order": order, "n": np.array(100)}, None)
+    np.testing.assert_allclose(what_filters_see.ablation_accuracies([run], "without"), [order])
 
 
 def test_the_experiment_at_smoke_size(tmp_path):

@@ -18,13 +18,3 @@ def hold_out_a_fifth(n):
         return rest, test_split, validation
 
     return select
-
-
-def repeat_images(n):
-    """Return a function that selects n training images, repeated to the same number of steps an epoch at every size."""
-
-    def select(train_split, test_split, seed):
-        selected = select_balanced(train_split, n, seed)
-        return selected.at(np.resize(np.arange(n), len(train_split.labels))), test_split
-
-    return select

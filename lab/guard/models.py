@@ -67,7 +67,7 @@ def load_compatible_model(path, images, labels, pixel_range=None):
     # accuracy alone would often take [0, 1] for [0, 255], where the same class is the likeliest, but hardly likely
     errors = np.square(probabilities - np.eye(10)[labels]).sum(axis=2).mean(axis=1)
     best = np.nanargmin(errors.round(2))  # the first of those that are equally good
-    _report(path, kind, ranges, best, probabilities.argmax(axis=2) == labels)
+    _report(path, kind, ranges, best, (probabilities.argmax(axis=2) == labels).mean(axis=1), len(images))
 
     low, high = ranges[best]
     inputs = Input((28, 28))
@@ -75,17 +75,14 @@ def load_compatible_model(path, images, labels, pixel_range=None):
     return Model(inputs, normalize(ops.cast(model(adapted), "float32")))
 
 
-def _report(path, kind, ranges, best, correct):
-    """Log how well a model does in each range of pixels. Args: `correct`, bool (ranges, images)"""
-    accuracies = correct.mean(axis=1)
+def _report(path, kind, ranges, best, accuracies, images):
+    """Log which range of pixels is taken and what speaks for it. Args: `accuracies` in the ranges; number of images"""
     shown = [f"[{low:g}, {high:g}]: {accuracy:.0%}" for (low, high), accuracy in zip(ranges, accuracies, strict=True)]
-    taken = f"with pixels in {shown.pop(best)} of {correct.shape[1]} test images are correct"
+    taken = f"with pixels in {shown.pop(best)} of {images} test images are correct"
     others = f" (in {', in '.join(shown)})" if shown else " (--pixel-range)"
     logger.info("model: %s gives %s; %s%s", path, kind, taken, others)
     if accuracies[best] < 0.5:
         advice = "was it trained on other classes, or on pixels in another range (--pixel-range LOW HIGH)?"
-        if len(ranges) == 1:
-            advice = "without --pixel-range, the usual ranges are tried"
         logger.warning("warning: %s, %s, where chance is 10%%; %s", path, taken, advice)
 
 
@@ -105,23 +102,22 @@ def load_model(path):
         raise LabError(f"{path}: no such model file")
     version = ""
     try:
-        with _named_by_content(path) as file, warnings.catch_warnings():
+        with _in_lower_case(path) as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Do not pass an `input_shape`")  # which most layers of Keras 2 do
-            config, version = check_model_file(file)
+            config, version = _check_file(file)
             _require_moderate_size(config)
             model = keras.models.load_model(file, compile=False)
-            takes, gives = ([tensor.shape for tensor in getattr(model, name, [])] for name in ("inputs", "outputs"))
-            if version < "3" and any(shape[:2] == (None, None) for shape in takes):
-                raise ValueError(f"it reads the shape of its input as {takes[0]}")
+        takes, gives = ([tensor.shape for tensor in getattr(model, name, [])] for name in ("inputs", "outputs"))
+        if version < "3" and any(shape[:2] == (None, None) for shape in takes):
+            raise ValueError(f"it reads the shape of its input as {takes[0]}")
     except Exception as error:  # Keras raises whatever its readers of zip, JSON, HDF5 and layers happen to raise
+        problem = f"not a Keras model that can be loaded safely ({_reason(error)})"
         if version[:1] in ("1", "2"):
             problem = f"Keras {version} wrote it, and Keras 3 cannot read it ({_reason(error)}); {_conversion(path)}"
-        else:
-            problem = f"not a Keras model that can be loaded safely ({_reason(error)})"
         raise LabError(f"{path}: {problem}") from error
     if gives != [(None, 10)] or takes not in [[shape] for shape in INPUT_SHAPES]:
         must = "it must take (None, 28, 28), (None, 28, 28, 1) or (None, 784) and give (None, 10)"
-        takes, gives = (" and ".join(map(str, shapes)) for shapes in (takes, gives))
+        takes, gives = (" and ".join(map(str, shapes)) or "unknown shapes" for shapes in (takes, gives))
         raise LabError(f"{path}: takes {takes} and gives {gives}; {must}")
     return model
 
@@ -133,7 +129,7 @@ def _reason(error):
 
 
 def _conversion(path):
-    """Return how to convert what Keras 2 wrote; tf-keras is Keras 2, which runs the code of Lambda layers."""
+    """Return how to convert what Keras 2 wrote: with tf-keras, which is Keras 2 and runs the code of Lambda layers."""
     import tensorflow as tf
 
     release = ".".join(tf.__version__.split(".")[:2])
@@ -142,24 +138,19 @@ def _conversion(path):
 
 
 @contextmanager
-def _named_by_content(path):
-    """Yield the path of a model file, or of a copy, with the suffix by which Keras knows what is in it."""
-    import h5py
-
+def _in_lower_case(path):
+    """Yield the path of a model file, or of a copy: Keras does not know suffixes in capitals."""
     if os.path.getsize(path) > LARGEST_MODEL:
         raise ValueError(f"more than {LARGEST_MODEL:,} bytes")
-    with open(path, "rb") as file:
-        suffixes = (".keras",) if file.read(4) == b"PK\3\4" else (".h5", ".hdf5")
-    if suffixes != (".keras",) and not h5py.is_hdf5(path):
-        raise ValueError("neither a zip archive, as .keras files are, nor an HDF5 file, or cut off")
-    if str(path).endswith(suffixes):
+    suffix = os.path.splitext(path)[1]
+    if suffix == suffix.lower():
         yield path
     else:
         with temporary_folder("model-") as folder:
-            yield shutil.copyfile(path, folder / f"model{suffixes[0]}")
+            yield shutil.copyfile(path, folder / f"model{suffix.lower()}")
 
 
-def check_model_file(path):
+def _check_file(path):
     """Refuse what Keras' safe mode accepts: small files of huge content, and functions that are no part of a model.
 
     Keras refuses only what unpacks to more than 4 GiB. It compresses nothing that it writes, so that a compressed file
@@ -190,8 +181,7 @@ def _check_hdf5(file):
         packed = weights.visititems(lambda name, item: name if is_packed(item) else None)
         if packed:
             raise ValueError(f"{packed} is compressed or larger than what is stored of it, which Keras' own are not")
-        config = _check_config(weights.attrs.get("model_config", "null"))
-        return config, _version(weights.attrs.get("keras_version"))
+        return _check_config(weights.attrs.get("model_config", "{}")), _version(weights.attrs.get("keras_version"))
 
 
 def _check_config(text):
@@ -233,8 +223,8 @@ def _require_moderate_size(config):
                 model = kind.from_config(config["config"])
         return sum(math.prod(variable.shape) for variable in model.variables)
 
-    if config is None:
-        raise ValueError("it holds weights only, not a model; save it with model.save")
+    if not config:
+        raise ValueError("it holds weights only; save the whole model with model.save")
     with ThreadPoolExecutor(1) as thread:  # Keras' scopes, and its list of variables to be made, are local to a thread
         parameters = thread.submit(count_parameters).result()
     if parameters > LARGEST_MODEL // 4:  # float32
@@ -242,14 +232,17 @@ def _require_moderate_size(config):
 
 
 def require_classifier(model, classes=10):
-    """Refuse a compiled model that cannot be trained and evaluated as a classifier of 28 x 28 pixels, in a few ms.
+    """Refuse a compiled model that cannot be trained and evaluated as a classifier of 28 x 28 pixels; takes 10 ms.
 
-    Raises: LabError, it is not built, gives another shape than (None, classes), or no probabilities that sum to one.
+    Raises: LabError, it is not built or compiled, has other shapes, gives no probabilities that sum to one, or does not
+        report its accuracy.
     """
     import keras
 
     if not model.built:
         raise LabError("the model is not built; let keras.Input((28, 28)) be its first layer")
+    if not model.compiled:
+        raise LabError("the model is not compiled; call model.compile before")
     takes, gives = getattr(model, "input_shape", (None, 28, 28)), getattr(model, "output_shape", (None, classes))
     if takes not in INPUT_SHAPES[:2] or gives != (None, classes):
         must = f"it must take (None, 28, 28) and give (None, {classes}), a probability for each class"
@@ -265,3 +258,9 @@ def require_classifier(model, classes=10):
         raise LabError(f"{found}; end it with keras.layers.Softmax() and use a loss without from_logits=True")
     if getattr(model.loss, "from_logits", False):
         raise LabError("the model gives probabilities, but its loss has from_logits=True; leave that out")
+    try:
+        reported = ", ".join(model.compute_metrics(pixels, np.zeros(4, np.int64), outputs))
+    except Exception as error:  # whatever its metrics happen to raise
+        reported = f"what cannot be computed here ({_reason(error)})"
+    if "accuracy" not in reported.split(", "):
+        raise LabError(f'the model reports {reported}; compile it with metrics=["accuracy"]')

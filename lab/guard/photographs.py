@@ -2,8 +2,11 @@
 
 The steps are those of section 2 of arXiv 1708.07747, where the input was a 51 x 73 thumbnail on white: trim the edges
 that are close to the corner's colour, subsample to 28 pixels along the longer side, sharpen, centre, negate, make grey.
+On white, negated means: the farther from white, the brighter. Here, a pixel of the garment is the brighter, the farther
+its colour is from that of the background, whichever of the two is lighter.
 """
 
+import logging
 import os
 import warnings
 
@@ -16,12 +19,37 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 SIDE = 28
 THUMBNAIL = 73  # the longer side of the images that Fashion-MNIST was made from
 CLOSE = 0.05 * 255 * 3**0.5  # "within 5% of the maximum possible intensity in RGB space"
-GREY = np.float32([0.299, 0.587, 0.114])  # red, green and blue in Pillow's mode L (ITU-R 601)
+GREY = np.float32([0.299, 0.587, 0.114])  # weights of red, green and blue in brightness (ITU-R 601)
+LEAST_SHARE, LEAST_MEAN = 0.2, 5  # the least of 20,000 images: 22% of the box around the garment, 5 of 255 on average
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 WORKING_SIDE, CROPPING_SIDE, SHOWN_SIDE = 1024, 4 * THUMBNAIL, 280
+
+logger = logging.getLogger(__name__)
+
+
+def read_photographs(paths):
+    """Read image files as the model gets them; log a line for each that cannot be read.
+
+    Returns: list of (path, photograph, pixels), the latter two as from `read_photograph`
+    Raises: LabError, none can be read.
+    """
+    read, failures = [], []
+    for path in paths:
+        try:
+            read.append((path, *read_photograph(path)))
+        except LabError as error:
+            failures.append(error)
+    if failures and len(paths) == 1:
+        raise failures[0]
+    for error in failures:  # without control characters that a terminal would obey
+        logger.error("error: %s", "".join(each if each.isprintable() else "?" for each in str(error)))
+    if not read:
+        raise LabError(f"none of {len(paths)} photographs can be read")
+    return read
 
 
 def read_photograph(path):
-    """Read an image file as the model gets it.
+    """Read an image file as the model gets it; warn if hardly a garment is left of it.
 
     Returns: photograph, pixels: PIL.Image in mode RGB, small enough to show a hundred of them, and uint8 (28, 28)
     Raises: LabError, as `open_photograph` and `to_fashion_mnist`, with the file's name.
@@ -31,6 +59,11 @@ def read_photograph(path):
         pixels = to_fashion_mnist(photograph)
     except LabError as error:
         raise LabError(f"{path}: {error}") from error
+    rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
+    share = (pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 0).mean() if len(rows) else 0
+    if share < LEAST_SHARE or pixels.mean() < LEAST_MEAN:
+        advice = "do not trust the prediction; take one garment on a plain background of another color"
+        logger.warning("warning: %s: hardly a garment is left (%.0f%% of its box); %s", path, 100 * share, advice)
     photograph.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     return photograph, pixels
 
@@ -56,44 +89,88 @@ def open_photograph(path):
                 photo = ImageOps.exif_transpose(photo)
     except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         # what Pillow raises for corrupt files; RuntimeError is AVIF's
-        raise LabError(f"{path}: not an image that can be read ({error})") from error
+        reason = "HEIC; export it as JPEG" if _is_heic(path) else error
+        raise LabError(f"{path}: not an image that can be read ({reason})") from error
     if photo.mode.startswith(("I", "F")):  # 16 bits a pixel, which Pillow's own conversion would clip at 255
         levels = np.nan_to_num(np.asarray(photo, np.float32))
-        white = next((white for white in (1, 255, 65_535) if levels.max() <= white), levels.max())
-        photo = Image.fromarray((levels.clip(0) * (255 / white)).astype(np.uint8))
+        max_pixel = next((level for level in (1, 255, 65_535) if levels.max() <= level), levels.max())
+        photo = Image.fromarray((levels.clip(0) * (255 / max_pixel)).astype(np.uint8))
     photo = photo.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("RGB")
 
 
-def to_fashion_mnist(photo):
-    """Convert an RGB photograph (PIL.Image) of one garment on a plain background, bright or dark.
+def _is_heic(path):
+    """Return whether a file begins as those of phones do that save photographs as HEIC."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False
+    return start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS
 
-    Returns: uint8 (28, 28). Raises: LabError, nothing stands out from the border.
+
+def to_fashion_mnist(photo):
+    """Convert an RGB photograph (PIL.Image) of one garment on a plain background of another color.
+
+    A grey image of 28 x 28 pixels is taken for one of the data set: left as it is, or negated if its border is light.
+
+    Returns: uint8 (28, 28). Raises: LabError, nothing stands out from the background.
     """
-    from PIL import Image, ImageFilter, ImageOps
+    from PIL import Image, ImageFilter
+
+    if photo.size == (SIDE, SIDE):
+        pixels = np.asarray(photo)
+        if np.ptp(pixels.astype(int), axis=2).max() <= 8:  # grey, as far as JPEG keeps it
+            grey = pixels[..., 1]
+            return 255 - grey if np.median(_border(grey)) > 127 else grey
 
     photo = photo.copy()
     photo.thumbnail((CROPPING_SIDE, CROPPING_SIDE), Image.Resampling.BOX)  # averages noise and dust away
-    pixels = np.asarray(photo.filter(ImageFilter.MedianFilter(5)), np.float32)
-    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    border = np.median(edges, axis=0)
-    distance = np.linalg.norm(pixels - border, axis=2)
+    smooth = np.asarray(photo.filter(ImageFilter.MedianFilter(5)), np.float32)
+    background = _estimate_background(smooth)
+    distance = np.linalg.norm(smooth - background, axis=2)
     # a background that is not even needs more than the paper's 5%, but never more than half of what stands out most
-    unevenness = 1.5 * np.percentile(np.linalg.norm(edges - border, axis=1), 90)
+    unevenness = 1.5 * np.percentile(_border(distance), 90)
     garment = distance > max(CLOSE, min(unevenness, distance.max() / 2))
     # a row or column that a hundredth of its pixels reach into is more than a speck
     rows, columns = (np.flatnonzero(garment.mean(axis=axis) > 0.01) for axis in (1, 0))
     if not (len(rows) and len(columns)):
-        raise LabError("a single flat colour, no garment stands out from the border")
+        raise LabError("a single flat color, no garment stands out from the border")
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
 
-    grey = photo.convert("L")
-    if border @ GREY > 127:
-        grey = ImageOps.invert(grey)
-    grey = Image.fromarray(np.where(garment, grey, 0).astype(np.uint8)).crop(box)
+    brightness = np.sqrt((np.asarray(photo, np.float32) - background) ** 2 @ GREY)
+    # every image of the data set has a pixel of 254 or 255
+    brightness *= garment * (255 / max(1, np.percentile(brightness[garment], 99)))
+    grey = Image.fromarray(brightness.clip(0, 255).astype(np.uint8)).crop(box)
     grey.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     size = [max(1, round(side * SIDE / max(grey.size))) for side in grey.size]
     grey = grey.resize(size, Image.Resampling.NEAREST).filter(ImageFilter.UnsharpMask(radius=1, percent=100))
     canvas = Image.new("L", (SIDE, SIDE))
     canvas.paste(grey, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
     return np.asarray(canvas)
+
+
+def _border(values):
+    """Return the outermost values of an array (height, width, ...), side after side."""
+    return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+
+
+def _estimate_background(pixels):
+    """Return the background's color for pixels float (height, width, 3): all of one color, or row by row.
+
+    It is the border's median color, if the four corners are alike. Otherwise, as with a wall and a floor, each row runs
+    evenly from the color at its left end to that at its right end.
+    """
+    border = np.median(_border(pixels), axis=0)
+    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if np.linalg.norm(corners - corners.mean(axis=0), axis=1).max() <= 2 * CLOSE:
+        return np.broadcast_to(border, pixels.shape)
+    left, right = (_smooth_steps(pixels[:, column])[:, None] for column in (0, -1))
+    return left + np.linspace(0, 1, pixels.shape[1], dtype=np.float32)[:, None] * (right - left)
+
+
+def _smooth_steps(colors):
+    """Return the running median over half of the colors (n, 3): it drops what touches the edge and keeps a step."""
+    reach = len(colors) // 4
+    padded = np.pad(colors, ((reach, reach), (0, 0)), mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0), axis=-1)

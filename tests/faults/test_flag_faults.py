@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from script_flags import ALL_FLAGS, check_arguments, make_test_folder, run_main, stop_before_work
 
-from lab.training.data import load_data
 from lab.guard.errors import LabError
 from lab.guard.files import atomic_write, require_writable
-from lab.guard.photographs import read_photograph
 from lab.guard.models import load_compatible_model
+from lab.guard.photographs import read_photograph
+from lab.training.data import load_data
 
 EXAMPLES = 15  # of each flag; ten times as many with --soak
 
