@@ -128,7 +128,7 @@ def main(argv=None):
     figures.save(figure, path)
     figures.show()
     if options.image and len(photographs) < len(options.image):
-        raise LabError(f"{len(options.image) - len(photographs)} of {len(options.image)} photographs were not read")
+        raise LabError(f"{len(options.image) - len(photographs)} of {len(options.image)} photographs could not be read")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,14 @@ def test_what_is_closer_to_the_background_is_dimmer(tmp_path, background, garmen
     np.testing.assert_allclose(pixels[18:26, 9:19], 127, atol=2)
 
 
+def test_a_shaded_white_garment_on_light_grey_is_whole(tmp_path):
+    image = draw_garment((240, 240, 240), "white")
+    image.paste((249, 249, 249), (30, 110, 90, 170))
+    _, pixels = read_photograph(save(tmp_path, image))
+    assert is_on_black(pixels)
+    assert pixels[:, 8:20].min() > 100
+
+
 def test_light_and_dark_parts_of_a_garment_are_both_kept(tmp_path):
     image = draw_garment((130, 130, 130), "white")
     image.paste((10, 10, 10), (30, 110, 90, 170))
@@ -217,10 +225,13 @@ def test_a_line_is_still_a_garment(tmp_path):
 
 
 @pytest.mark.fault("photographs", "a single flat color")
-@pytest.mark.parametrize("size", [(1, 1), (50, 50)])
-def test_a_flat_image_has_no_garment(tmp_path, size):
-    with pytest.raises(LabError, match=r"photo\.png: a single flat "):
-        read_photograph(save(tmp_path, Image.new("RGB", size, "red")))
+@pytest.mark.parametrize(
+    ("size", "color", "reason"),
+    [((1, 1), "red", "a single flat "), ((50, 50), "red", "a single flat "), ((28, 28), "white", "all of it is black")],
+)
+def test_a_flat_image_has_no_garment(tmp_path, size, color, reason):
+    with pytest.raises(LabError, match=rf"photo\.png: {reason}"):
+        read_photograph(save(tmp_path, Image.new("RGB", size, color)))
 
 
 @pytest.mark.fault("photographs", "not an image")

@@ -90,7 +90,11 @@ def test_one_bad_photograph_does_not_cost_the_others(smoke_saves, tmp_path):
     assert process.returncode == 1
     assert [line.split(":")[0] for line in process.stdout.splitlines()] == ["good.png"]
     errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert [line.split(": ")[1] for line in errors] == ["flat.png", "missing.png", "2 of 3 photographs were not read"]
+    assert [line.split(": ")[1] for line in errors] == [
+        "flat.png",
+        "missing.png",
+        "2 of 3 photographs could not be read",
+    ]
     assert (tmp_path / "seen.png").is_file()
 
 

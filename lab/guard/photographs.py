@@ -59,10 +59,12 @@ def read_photograph(path):
         pixels = to_fashion_mnist(photograph)
     except LabError as error:
         raise LabError(f"{path}: {error}") from error
+    if not pixels.any():
+        raise LabError(f"{path}: all of it is black for the model")
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
-    share = (pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 0).mean() if len(rows) else 0
+    share = (pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 0).mean()
     if share < LEAST_SHARE or pixels.mean() < LEAST_MEAN:
-        advice = "do not trust the prediction; take one garment on a plain background of another color"
+        advice = "take one garment on a plain background of another color"
         logger.warning("warning: %s: hardly a garment is left (%.0f%% of its box); %s", path, 100 * share, advice)
     photograph.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     return photograph, pixels
@@ -129,13 +131,17 @@ def to_fashion_mnist(photo):
     smooth = np.asarray(photo.filter(ImageFilter.MedianFilter(5)), np.float32)
     background = _estimate_background(smooth)
     distance = np.linalg.norm(smooth - background, axis=2)
-    # a background that is not even needs more than the paper's 5%, but never more than half of what stands out most
+    most = distance.max()
+    if most <= CLOSE:
+        raise LabError("a single flat color, no garment stands out from the border")
+    # a background that is not even needs more than the paper's 5%, but never more than half of what stands out most.
+    # Much of a white garment is within 5% of a light background: there, a third of what stands out most is enough
     unevenness = 1.5 * np.percentile(_border(distance), 90)
-    garment = distance > max(CLOSE, min(unevenness, distance.max() / 2))
+    garment = distance > max(min(CLOSE, most / 3), min(unevenness, most / 2))
     # a row or column that a hundredth of its pixels reach into is more than a speck
     rows, columns = (np.flatnonzero(garment.mean(axis=axis) > 0.01) for axis in (1, 0))
     if not (len(rows) and len(columns)):
-        raise LabError("a single flat color, no garment stands out from the border")
+        raise LabError("nothing larger than a speck stands out from the border")
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
 
     brightness = np.sqrt((np.asarray(photo, np.float32) - background) ** 2 @ GREY)
