@@ -7,9 +7,9 @@ import io
 import pytest
 from conftest import ROOT
 
-from lab import cli, figures
+from lab.analysis import figures
 from lab.guard.errors import LabError
-from lab.study.records import Training
+from lab.study import command_line
 
 SCRIPTS = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -31,11 +31,9 @@ def stop_before_work():
     """Let the scripts run up to where their work begins, that is, to what all of them call first."""
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in (
-            (Training, "start"),
-            (Training, "load_or_start"),
+            (command_line, "start_tensorflow"),
             (figures, "path_to_save"),
-            (cli, "given_or_trained_model"),
-            (cli, "study_runs"),
+            (command_line, "study_runs"),
         ):
             patch.setattr(owner, name, _raise_work_reached)
         yield
@@ -45,7 +43,7 @@ def find_flags(script):
     """Return the actions of a script's parser, however it makes it."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "parse", lambda flags, argv: _raise_work_reached(found.append(flags)))
+        patch.setattr(command_line.flags, "parse_flags", lambda flags, argv: _raise_work_reached(found.append(flags)))
         with pytest.raises(WorkReached):
             importlib.import_module(script).main([])
     return [action for action in found[0]._actions if action.option_strings]

@@ -77,7 +77,8 @@ def save(model, history, scores, options):
     optimizer = keras.saving.serialize_keras_object(model.optimizer)
     record = {
         **options.provenance(),
-        "optimizer": {"class_name": optimizer["class_name"], **optimizer["config"]},
+        # its name counts up: adam_1
+        "optimizer": {"class_name": optimizer["class_name"], **optimizer["config"], "name": None},
         **describe_result(model, history, scores),
     }
     with atomic_write(options.model_path) as temporary:
