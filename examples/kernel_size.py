@@ -48,14 +48,15 @@ VARIANTS = {
 
 def main(argv=None):
     """Run what is missing; print the table, draw the figure."""
-    import matplotlib.pyplot as plt
-
     options = command_line.parse(command_line.study_parser(__doc__, VARIANTS, seeds=4), argv)
     path = figures.path_to_save(options, "kernel_size.png")
     runs = command_line.study_runs(__file__, options)
     accuracies = {name: compare.accuracies(runs, name, "test") for name in compare.variant_names(runs)}
     rows = [[VARIANTS[name].label, compare.format_mean(values)] for name, values in accuracies.items()]
     print(compare.markdown_table(["kernel", "test accuracy, %"], rows), flush=True)
+
+    import matplotlib.pyplot as plt
+
     figure, ax = plt.subplots(layout="constrained")
     sizes = [VARIANTS[name].settings["kernel size"] for name in accuracies]
     figures.plot_curve(ax, sizes, np.transpose(list(accuracies.values())), "conv")

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -51,10 +50,8 @@ def test_training_prints_the_accuracy_last_and_saves_model_and_learning_curves(s
     assert loss == pytest.approx(record["test_loss"], abs=1e-4)
     assert record["training_path"] == "XLA loop"
     assert record["optimizer"]["class_name"] == "Adam"
-    endings = ("deep_learning_curves.png", "deep_learning.json", "deep_learning.keras")
-    assert {path.name for path in (folder / "smoke").glob(f"{name}[._]*")} >= {
-        each.replace("deep_learning", name).replace("_curves", "_learning_curves") for each in endings
-    }
+    endings = (".keras", ".json", "_learning_curves.png")
+    assert all((folder / "smoke" / f"{name}{ending}").is_file() for ending in endings)
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -190,9 +187,10 @@ def test_without_the_fast_loop_a_script_trains_and_resumes(tmp_path, monkeypatch
     save, arguments = Checkpoint.save, ["--smoke", "--epochs", "3", "--output-dir"]
     monkeypatch.setattr(xla, "_find_stateless_methods", fail)
     deep_learning.main([*arguments, str(tmp_path / "whole")])
-    with monkeypatch.context() as patch, pytest.raises(LabError, match="stopped"):
+    with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "save", save_and_stop)
-        deep_learning.main([*arguments, str(tmp_path)])
+        with pytest.raises(LabError, match="stopped"):
+            deep_learning.main([*arguments, str(tmp_path)])
     deep_learning.main([*arguments, str(tmp_path), "--resume"])
     assert "resumed: after epoch 2" in caplog.text
     assert "not using XLA: AttributeError: no attribute '_var_key'" in caplog.text
@@ -266,15 +264,17 @@ def test_a_profiler_sees_the_training(tmp_path):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_answers_at_once(name):
-    times = []
+def test_help_answers_in_half_a_second(name):
+    """Of the processor's time: other tests run meanwhile."""
+    seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = os.times()
         process = run_script(f"{name.replace('.', '/')}.py", "--help")
-        times.append(time.perf_counter() - started)
+        after = os.times()
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))  # of child processes, in user and in system mode
         assert process.returncode == 0
     assert "--learning-rate" in process.stdout
-    assert min(times) < 0.5
+    assert min(seconds) < 0.5
 
 
 def test_importing_a_script_does_nothing():
