@@ -2,15 +2,12 @@
 
 import filecmp
 import functools
-import http.client
 import logging
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from lab.guard.data_files import LARGEST_NAMED, DataError, MissingFile, read_verified
@@ -132,7 +129,9 @@ def _download(folder, names):
 
     Not by Keras' `get_file`: it has neither time-outs nor a limit of size, and follows redirects to http.
     """
-    opener = urllib.request.build_opener(_RedirectsToHTTPS)
+    from http.client import HTTPException  # here, and in `_make_opener`, because --help need not wait for it
+
+    opener = _make_opener()
     for name in names:
         deadline = time.monotonic() + DOWNLOAD_SECONDS
         try:
@@ -147,19 +146,23 @@ def _download(folder, names):
                     if time.monotonic() > deadline:
                         raise DataError(f"not done after {DOWNLOAD_SECONDS} s")
         # ValueError: urllib's, if the address of a proxy or of a redirect cannot be parsed
-        except (OSError, ValueError, http.client.HTTPException, DataError) as error:
+        except (OSError, ValueError, HTTPException, DataError) as error:
             raise DataError(f"{name}: {_describe(error)}") from error
     return folder
 
 
-class _RedirectsToHTTPS(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https only; urllib's own also follows plain http and ftp, which can be tampered with."""
+def _make_opener():
+    """Return an opener that follows redirects to https only; urllib's own also follows http and ftp."""
+    from urllib import error, request
 
-    def redirect_request(self, request, response, code, message, headers, url):
-        response.close()  # or its body would be read, which may have no end
-        if not url.startswith("https:"):
-            raise urllib.error.URLError(f"refused: redirects to {url}, which is not https")
-        return super().redirect_request(request, response, code, message, headers, url)
+    class RedirectsToHTTPS(request.HTTPRedirectHandler):
+        def redirect_request(self, request, response, code, message, headers, url):
+            response.close()  # or its body would be read, which may have no end
+            if not url.startswith("https:"):
+                raise error.URLError(f"refused: redirects to {url}, which is not https")
+            return super().redirect_request(request, response, code, message, headers, url)
+
+    return request.build_opener(RedirectsToHTTPS)
 
 
 def _unpack_package(folder, names):
