@@ -13,7 +13,8 @@ from lab.analysis import compare, figures
 from lab.analysis.statistics import confusion_counts, row_fractions, wilson_interval
 from lab.guard.errors import run_main
 from lab.study import command_line, flags
-from lab.training.data import class_names, load_test_data
+from lab.study.data_sets import class_names
+from lab.training.data import load_test_data
 from lab.training.predictions import predict
 
 

@@ -19,8 +19,9 @@ from lab.analysis.statistics import confusion_counts, holm, probability_of_super
 from lab.changes.convolution_gain import shuffle_pixels
 from lab.guard.errors import LabError, run_main
 from lab.study import command_line
+from lab.study.data_sets import class_names
 from lab.study.runs import Run, RunKey, Variant
-from lab.training.data import class_names, load_test_data
+from lab.training.data import load_test_data
 from lab.training.predictions import collect_predictions
 
 

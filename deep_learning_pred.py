@@ -14,8 +14,9 @@ from lab.analysis import figures
 from lab.guard.errors import LabError, run_main
 from lab.guard.photographs import read_photographs
 from lab.study import command_line
+from lab.study.data_sets import class_names
 from lab.study.flags import nonempty_path, whole_number
-from lab.training.data import class_names, load_test_data
+from lab.training.data import load_test_data
 from lab.training.predictions import predict
 
 LARGEST_COUNT = 100  # images in one figure

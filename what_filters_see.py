@@ -19,7 +19,8 @@ from lab.changes.what_filters_see import collect_filters, feature_maps
 from lab.guard.errors import run_main
 from lab.guard.photographs import read_photograph
 from lab.study import command_line, flags
-from lab.training.data import class_names, load_test_data
+from lab.study.data_sets import class_names
+from lab.training.data import load_test_data
 
 GARMENTS = (0, 1, 2)  # test images: an ankle boot, a pullover, trousers
 MAPS = 6  # filters whose feature maps are drawn

@@ -7,7 +7,7 @@ from sklearn import metrics
 
 import confusion_matrix
 from lab.analysis.statistics import confusion_counts, row_fractions
-from lab.training.data import CLASS_NAMES
+from lab.study.data_sets import CLASS_NAMES
 
 
 @pytest.mark.parametrize("classes", [10, 7])

@@ -30,8 +30,9 @@ from PIL import Image
 from lab.guard import sources
 from lab.guard.data_files import DataError
 from lab.guard.errors import LabError
+from lab.study.data_sets import class_names, find_data_set
 from lab.training import data
-from lab.training.data import DataSet, class_names, data_digest, find_data_set, load_data, load_test_data
+from lab.training.data import DataSet, data_digest, load_data, load_test_data
 
 
 def test_fashion_mnist_is_what_keras_returns(splits):

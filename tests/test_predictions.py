@@ -10,7 +10,7 @@ from photograph_files import draw_garment, save
 from PIL import Image
 
 import deep_learning_pred as pred
-from lab.training.data import CLASS_NAMES
+from lab.study.data_sets import CLASS_NAMES
 
 
 @pytest.fixture

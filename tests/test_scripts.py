@@ -23,9 +23,10 @@ import convolution_gain
 import deep_learning
 import deep_learning_pred
 from lab.guard.errors import LabError
+from lab.study.data_sets import CLASS_NAMES
 from lab.study.records import Checkpoint, Run
 from lab.training import loop, xla
-from lab.training.data import CLASS_NAMES, scale
+from lab.training.data import scale
 
 TRAINING = {"deep_learning": 101_770, "deep_learning_conv": 2_770_634}
 

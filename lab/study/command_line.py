@@ -14,8 +14,9 @@ from lab.guard.errors import LabError
 from lab.guard.files import ensure_temporary_folder, require_writable
 from lab.guard.models import load_compatible_model
 from lab.study import flags, provenance, published, runs
+from lab.study.data_sets import find_data_set
 from lab.study.records import Checkpoint, load_saved
-from lab.training.data import data_digest, find_data_set, load_test_data
+from lab.training.data import data_digest, load_test_data
 from lab.training.recipe import Recipe
 from lab.training.startup import start_tensorflow
 

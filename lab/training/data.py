@@ -4,19 +4,14 @@ Fashion-MNIST: Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747; MIT licence. MNI
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lab.guard.data_files import DataError, find_file, read_unverified
+from lab.guard.data_files import DataError, read_unverified
 from lab.guard.errors import LabError
 from lab.guard.sources import find_files, note
-
-CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-CLASSES = {"fashion-mnist": CLASS_NAMES, "mnist": tuple("0123456789")}
 
 # split: (images, labels)
 FILES = {
@@ -79,31 +74,6 @@ class DataSet:
 FASHION_MNIST = DataSet()
 
 
-def find_data_set(text, folder=None, train_images=None, test_images=None):
-    """Return the DataSet that a command line names.
-
-    A folder is called by its own name, and what it holds is verified only if that is the name of a known data set.
-
-    Args: "fashion-mnist", "mnist", or a folder; folder of the files of a named data set; as `DataSet`, for both
-    Raises: LabError, the text is none of these, or the folder has no such files.
-    """
-    if text in DIGESTS:
-        return DataSet(text, _absolute(folder) if folder else None, train_images, test_images)
-    if folder:
-        raise LabError(f"--data-dir {folder} is for {' and '.join(DIGESTS)}; --dataset {text} is to be a folder itself")
-    path = _absolute(text)
-    if not os.path.exists(path):
-        raise LabError(f"--dataset {text}: neither {' nor '.join(DIGESTS)} nor a folder")
-    find_file(path, FILES["test"][1])
-    name = os.path.basename(path)
-    name = name.lower() if name.lower() in DIGESTS else name
-    return DataSet(name, path, train_images, test_images)
-
-
-def _absolute(path):
-    return os.path.abspath(os.path.expanduser(path))
-
-
 def data_digest(data_set):
     """Return the SHA-256 of the SHA-256s of the four files, which identifies a data set. Raises: DataError"""
     digests = DIGESTS.get(data_set.name) or {
@@ -112,24 +82,6 @@ def data_digest(data_set):
         for name in names
     }
     return hashlib.sha256("".join(digests.values()).encode()).hexdigest()
-
-
-def class_names(data_set):
-    """Return the names of ten classes, a tuple of str: a folder's from its classes.txt, a line each, or numbers.
-
-    Raises: DataError, classes.txt is not such a list.
-    """
-    if data_set.name in CLASSES:
-        return CLASSES[data_set.name]
-    path, names = Path(_absolute(data_set.folder), "classes.txt"), []
-    if os.path.isfile(path):
-        try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read ({error})") from error
-    if len(names) > 10 or not "".join(names).isprintable():
-        raise DataError(f"{path}: not a list of at most ten class names, a line each")
-    return tuple(name or str(label) for label, name in enumerate((*names, *[""] * (10 - len(names)))))
 
 
 def load_data(data_set=FASHION_MNIST):

@@ -1,0 +1,85 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import run_script
+
+import training_length
+from lab.changes.training_length import hold_out
+from lab.study import choice, command_line
+from lab.study.records import Run
+from lab.study.runs import RunKey
+from lab.training.data import Split
+from lab.training.recipe import Recipe
+
+
+@pytest.mark.parametrize(("n", "held_out"), [(60_000, 10_000), (2_000, 400)])
+def test_each_class_is_held_out_in_the_same_proportion(n, held_out):
+    split = Split(np.arange(n), np.arange(n) % 10)
+    rest, held = hold_out(split, None, 20)
+    assert len(held.labels) == held_out
+    np.testing.assert_array_equal(np.bincount(held.labels), held_out // 10)
+    np.testing.assert_array_equal(np.sort([*rest.images, *held.images]), np.arange(n))
+    assert (held.images != hold_out(split, None, 21)[1].images).any()
+
+
+class Options:
+    smoke, seed, seeds, recipe, variants = False, 20, 5, Recipe(), ["dense", "conv"]
+
+
+def accuracy(name, recipe, suits):
+    """Return an accuracy that is the higher, the nearer a recipe is to what suits a model."""
+    rate, epochs = suits[name]
+    return 0.9 - 0.01 * abs(np.log(recipe.epochs / epochs)) - 0.01 * abs(np.log(recipe.learning_rate / rate))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "tried", "chosen"),
+    [
+        (5, [2, 5, 15, 45], 5),
+        (45, [2, 5, 15, 45, 135], 45),
+        (200, [2, 5, 15, 45, 135], 135),
+    ],
+)
+def test_the_longest_is_not_chosen_before_a_longer_one_is_tried(epochs, tried, chosen, monkeypatch):
+    suits, done = {"dense": (0.003, 15), "conv": (0.0003, epochs)}, []
+
+    def made_up_runs(script, options, plan):
+        done.extend(plan)
+        records = {key: accuracy(key.variant.removesuffix("-held-out"), key.recipe, suits) for key in plan}
+        return {key: Run({"test_accuracy": value}, {}, np.empty(0)) for key, value in records.items()}
+
+    monkeypatch.setattr(command_line, "study_runs", made_up_runs)
+    found, best = training_length.choose(Options)
+    assert (best["conv"].learning_rate, best["conv"].epochs, best["conv"].cosine_decay) == (0.0003, chosen, True)
+    assert (best["dense"].learning_rate, best["dense"].epochs) == (0.003, 15)
+    assert sorted({recipe.epochs for name, recipe in found if name == "conv"}) == tried
+    assert sorted({recipe.epochs for name, recipe in found if name == "dense"}) == [2, 5, 15, 45, 135]
+    assert {key.seed for key in done} == {20, 21}
+    assert all(key.variant.endswith("-held-out") for key in done)  # the test images are not read
+    assert len(done) == len(set(done))
+
+
+def test_final_runs_are_told_apart_by_their_recipe(monkeypatch):
+    monkeypatch.setattr(command_line, "study_runs", lambda script, options, plan: dict.fromkeys(plan))
+    long = Recipe(epochs=45, cosine_decay=True)
+    runs = training_length.final_runs(Options, {"dense": replace(long, epochs=135), "conv": long})
+    names = {key.variant for key in runs}
+    assert names == {"dense", "conv", "local", "dense, original recipe", "conv, original recipe"}
+    assert len(runs) == 25
+    assert {key.recipe for key in runs if key.variant == "local"} == {long}
+    assert RunKey("dense, original recipe", 24, Recipe()) in runs
+
+
+def test_the_best_recipe_is_that_of_the_highest_mean():
+    short, long = Recipe(), Recipe(epochs=9)
+    found = {("conv", short): [90, 80], ("conv", long): [86, 86], ("dense", short): [99, 99]}
+    assert choice.best_recipe(found, "conv") == long
+
+
+def test_the_experiment_at_smoke_size(tmp_path):
+    process = run_script("training_length.py", "--smoke", "--seeds", 1, "--variants", "dense", "--output-dir", tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "smoke" / "training_length.png").is_file()
+    assert process.stdout.count(" chosen |") == 1
+    assert "| dense                         |" in process.stdout

@@ -1,0 +1,196 @@
+"""Experiment 6: the fair gain, each model trained as long and as fast as suits it.
+
+Five epochs suit no model best, and conv better than dense. Here the learning rate and the number of epochs, with cosine
+decay, are chosen for each model by its accuracy on held-out training images (docs/plan.md). Then the chosen settings
+and the original recipe are trained on all images, five seeds each, and the test images are read.
+
+python training_length.py
+python training_length.py --from-results    # the published runs: tables, sentence and figure in seconds
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+import convolution_gain
+import sample_efficiency
+from lab.analysis import compare, figures
+from lab.guard.errors import LabError, run_main
+from lab.study import choice, command_line
+from lab.study.runs import RunKey, published_runs
+
+MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "fully-connected", "conv-shuffled", "conv")}
+VARIANTS = {**MODELS, "local": convolution_gain.VARIANTS["local"], **choice.held_out(MODELS.items())}
+RATES = (0.0003, 0.001, 0.003)
+LENGTHS, SMOKE_LENGTHS = (2, 5, 15), (1,)  # epochs, tried at all rates
+LONGER, LONGEST = 3, {"dense": 9}  # times the last length, tried at the best rate of that
+SPLITS = 2
+FIVE_EPOCHS = "{}, original recipe"
+FAIR, FAIR_MINUS_FIVE = "fair gain: conv - dense", "fair gain minus that of the original recipe"
+FIVE = {FIVE_EPOCHS.format(name): sign for name, sign in (("conv", 1), ("dense", -1))}
+COMPARISONS = {
+    FAIR: {"conv": 1, "dense": -1},
+    "depth and size: fully connected - dense": {"fully-connected": 1, "dense": -1},
+    "sparse, shared weights: (conv, shuffled) - fully connected": {"conv-shuffled": 1, "fully-connected": -1},
+    "locality: conv - (conv, shuffled)": {"conv": 1, "conv-shuffled": -1},
+    "conv - fully connected": {"conv": 1, "fully-connected": -1},
+    "sharing: conv - local, with the settings of conv": {"conv": 1, "local": -1},
+    FAIR_MINUS_FIVE: {"conv": 1, "dense": -1, **{name: -sign for name, sign in FIVE.items()}},
+}
+GAIN_OF_FIVE = "gain of the original recipe: conv - dense"
+
+
+def choose(options):
+    """Return the accuracies on held-out images in percent by (model, recipe), and each model's chosen Recipe."""
+    lengths, seeds = SMOKE_LENGTHS if options.smoke else LENGTHS, command_line.seeds(options)[:SPLITS]
+    grid = [
+        (name, replace(options.recipe, learning_rate=rate, epochs=epochs, cosine_decay=True))
+        for epochs in reversed(lengths)  # the longest run first: that keeps all cores busy to the end
+        for rate in RATES
+        for name in options.variants
+    ]
+    found = choice.held_out_accuracies(__file__, options, grid, seeds)
+    longer = []
+    for name in options.variants:
+        best = choice.best_recipe({key: each for key, each in found.items() if key[1].epochs == lengths[-1]}, name)
+        longer += [(name, replace(best, epochs=n * lengths[-1])) for n in (LONGER, LONGEST.get(name)) if n]
+    found |= choice.held_out_accuracies(__file__, options, longer, seeds)
+    # where the longest wins, one three times as long is tried
+    longest = {name: max(recipe.epochs for model, recipe in found if model == name) for name in options.variants}
+    best = {name: choice.best_recipe(found, name) for name in options.variants}
+    unsettled = [
+        (name, replace(recipe, epochs=3 * recipe.epochs))
+        for name, recipe in best.items()
+        if recipe.epochs == longest[name]
+    ]
+    if unsettled:
+        found |= choice.held_out_accuracies(__file__, options, unsettled, seeds)
+    return found, {name: choice.best_recipe(found, name) for name in options.variants}
+
+
+def final_runs(options, chosen):
+    """Return the runs on all training images with the chosen settings and with the original recipe, by RunKey.
+
+    Those with the original recipe have variants of names of their own, so that both can be compared.
+    """
+    settings = {**chosen, **({"local": chosen["conv"]} if "conv" in chosen else {})}
+    seeds = command_line.seeds(options)
+    plan = {RunKey(name, seed, recipe): name for name, recipe in settings.items() for seed in seeds}
+    plan |= {RunKey(name, seed, options.recipe): FIVE_EPOCHS.format(name) for name in chosen for seed in seeds}
+    longest_first = sorted(plan, key=lambda key: -key.recipe.epochs)
+    runs = command_line.study_runs(__file__, options, longest_first)
+    return {key._replace(variant=name): runs[key] for key, name in plan.items() if key in runs}
+
+
+def report(found, chosen, runs, estimates):
+    """Return the tables and the conclusion, in Markdown.
+
+    Args: what `choose` returns; what `final_runs` returns; what `compare.estimates` returns
+    """
+    rows = [
+        [MODELS[name].label, f"{recipe.learning_rate:g}", f"{recipe.epochs}", f"{np.mean(values):.2f}"]
+        + ["chosen" if recipe == chosen[name] else ""]
+        for model in chosen
+        for (name, recipe), values in sorted(found.items(), key=_epochs_and_rate)
+        if name == model
+    ]
+    header = ["model", "learning rate, falling to 0", "epochs", "accuracy on held-out images, %", ""]
+    parts = [compare.markdown_table(header, rows)]
+    rows = []
+    for name in compare.variant_names(runs):
+        record = compare.runs_for(runs, name)[0].record
+        decay = ", falling to 0" if record["cosine_decay"] else ""
+        setting = f"{record['epochs']} epochs, {record['learning_rate']:g}{decay}"
+        means = [compare.format_mean(compare.accuracies(runs, name, split)) for split in ("test", "train")]
+        rows.append([VARIANTS[record["variant"]].label, setting, *means])
+    header = ["model, on all training images", "setting", "test accuracy, %", "training accuracy, %"]
+    parts.append(compare.markdown_table(header, rows))
+    if COMPARISONS.keys() & estimates:
+        parts.append(compare.estimate_table("at the chosen settings", COMPARISONS, estimates))
+    if FAIR in estimates:
+        parts.append(compare.estimate_table("for comparison", [GAIN_OF_FIVE], estimates))
+        parts.append(conclusion(runs, chosen, estimates))
+    return "\n\n".join(parts)
+
+
+def _epochs_and_rate(item):
+    (_, recipe), _ = item
+    return recipe.epochs, recipe.learning_rate
+
+
+def conclusion(runs, chosen, estimates):
+    """Return the conclusion in one sentence."""
+    fair, five, change = (
+        compare.format_signed_ci(estimates[name][0]) for name in (FAIR, GAIN_OF_FIVE, FAIR_MINUS_FIVE)
+    )
+    lengths = " and ".join(f"{name} for {chosen[name].epochs} epochs" for name in ("dense", "conv"))
+    return (
+        f"Each model trained as suits it ({lengths}), one 3 x 3 convolution buys {fair} points on the test set; with "
+        f"the original recipe it is {five}, a difference of {change} ({compare.format_seeds(runs)})."
+    )
+
+
+def early_stopping_gain(options):
+    """Return the Estimate of conv - dense of experiment 8, with early stopping; None if it is not published."""
+    names = {f"{name}-60000": sign for name, sign in (("conv", 1), ("dense", -1))}
+    plan = [RunKey(name, seed, options.recipe) for name in names for seed in range(5)]
+    try:
+        runs = published_runs(sample_efficiency.__file__, plan, options.dataset)
+    except LabError:
+        return None
+    return compare.estimates(runs, {"gain": names}, next(iter(runs.values())).labels)["gain"][0]
+
+
+def plot(found, chosen, gains):
+    """Draw the accuracy on held-out images against the training length, and the gains. Returns: matplotlib Figure
+
+    Args: what `choose` returns; dict of Estimate by text
+    """
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(3, 2), layout="constrained")
+    for name, recipe in chosen.items():
+        of_model = {key[1]: values for key, values in found.items() if key[0] == name}
+        lengths = sorted({each.epochs for each in of_model})
+        best = [max(np.mean(v) for each, v in of_model.items() if each.epochs == length) for length in lengths]
+        left.plot(lengths, best, figures.STYLES[name], markersize=5, label=MODELS[name].label)
+        left.plot(recipe.epochs, np.mean(of_model[recipe]), "o", color="none", markeredgecolor="black", markersize=12)
+    ticks = sorted({recipe.epochs for _, recipe in found})
+    left.set(xscale="log", xlabel="epochs, at the best of three learning rates (circle: chosen)")
+    left.set_ylabel(f"accuracy on held-out images, %: mean of {len(next(iter(found.values())))} splits")
+    left.set_xticks(ticks, ticks)
+    left.minorticks_off()
+    left.legend(frameon=False)
+    for row, (mean, low, high, _) in enumerate(gains.values()):
+        right.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="ks", capsize=4)
+        right.annotate(f"{mean:+.2f}", (mean, row), (0, 8), textcoords="offset points", ha="center")
+    right.set_yticks(range(len(gains)), list(gains))
+    right.set_ylim(len(gains) - 0.5, -0.7)
+    right.axvline(0, color="0.7", linewidth=1)
+    right.set(xlabel="conv - dense on the test set, points [95% CI]")
+    return figure
+
+
+def main(argv=None):
+    """Run what is missing; print tables and conclusion, draw the figure."""
+    without = ["--epochs", "--learning-rate"]  # they are chosen
+    parser = command_line.study_parser(__doc__, MODELS, seeds=5, first_seed=20, without=without)
+    options = command_line.parse(parser, argv)
+    path = figures.path_to_save(options, "training_length.png")
+    found, chosen = choose(options)
+    runs = final_runs(options, chosen)
+    test_labels = next(iter(runs.values())).labels
+    estimates = compare.estimates(runs, {**COMPARISONS, GAIN_OF_FIVE: FIVE}, test_labels)
+    print(report(found, chosen, runs, estimates), flush=True)
+    gains = {}
+    if FAIR in estimates:
+        gains["original recipe,\nfive epochs"] = estimates[GAIN_OF_FIVE][0]
+        stopped = None if options.smoke else early_stopping_gain(options)
+        gains |= {"early stopping\n(experiment 8)": stopped} if stopped else {}
+        gains["as long as suits\neach model"] = estimates[FAIR][0]
+    figures.save(plot(found, chosen, gains), path)
+    figures.show()
+
+
+if __name__ == "__main__":
+    run_main(main)

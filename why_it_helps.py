@@ -1,0 +1,174 @@
+"""Experiment 7: why a convolution helps, by changing one thing at a time.
+
+Three interventions, five seeds each, under the original recipe: how far apart the nine pixels of a kernel are; whether
+kernels are learned, and whether a ReLU follows them; how far garments move (docs/plan.md). 125 runs.
+
+python why_it_helps.py
+python why_it_helps.py --from-results    # the published runs: tables and figure in seconds
+"""
+
+import functools
+
+import numpy as np
+
+import deep_learning
+from convolution_gain import build_conv, build_fully_connected, build_local, build_pooled, build_with_head
+from lab.analysis import compare, figures
+from lab.changes.convolution_gain import shuffle_pixels
+from lab.changes.why_it_helps import place
+from lab.guard.errors import run_main
+from lab.study import command_line
+from lab.study.runs import Variant
+from lab.training.predictions import collect_classes
+
+
+def build_conv_with(**settings):
+    """Return a function that builds conv with other settings of its Conv2D."""
+    return build_with_head(lambda layers: [layers.Conv2D(32, 3, **{"activation": "relu", **settings})])
+
+
+def dilated(dilation):
+    """Return a function that builds conv with so many pixels from one of the nine to the next; 28 x 28 outputs."""
+    return build_conv_with(padding="same", dilation_rate=dilation)
+
+
+def variant(label, build_model, transform=None):
+    """Return a Variant that keeps the predicted classes only."""
+    return Variant(label, build_model, transform, collect=collect_classes)
+
+
+DILATIONS, OFFSETS = (1, 2, 4, 8), (0, 2, 4)
+DISTANCE = {f"dilation-{d}": variant(f"dilation {d}", dilated(d)) for d in DILATIONS}
+DISTANCE["dilation-1-shuffled"] = variant("dilation 1, shuffled pixels", dilated(1), shuffle_pixels)
+LEARNED = {
+    "dense": variant("dense", deep_learning.build_model),
+    "conv-frozen-linear": variant("conv, frozen and linear", build_conv_with(trainable=False, activation=None)),
+    "conv-linear": variant("conv, linear", build_conv_with(activation=None)),
+    "conv-frozen": variant("conv, frozen", build_conv_with(trainable=False)),
+    "conv": variant("conv", build_conv),
+}
+MOVED = {
+    "dense": ("dense", deep_learning.build_model),
+    "fully-connected": ("fully connected", build_fully_connected),
+    "local": ("local", build_local),
+    "conv": ("conv", build_conv),
+    "conv-pooled": ("conv, pooled", build_pooled),
+}
+SHARING = {
+    f"{name}-moved-{n}": variant(
+        f"{label}, moved by up to {n} pixels", build_model, functools.partial(place, largest=n)
+    )
+    for n in OFFSETS
+    for name, (label, build_model) in MOVED.items()
+}
+VARIANTS = DISTANCE | LEARNED | SHARING
+
+# family: comparison: weights of the variants; p-values are adjusted within a family (docs/plan.md)
+FAMILIES = {
+    "how far apart the nine pixels are": {
+        **{f"dilation {d} - dilation 1": {f"dilation-{d}": 1, "dilation-1": -1} for d in DILATIONS[1:]},
+        **{f"dilation {d} - shuffled pixels": {f"dilation-{d}": 1, "dilation-1-shuffled": -1} for d in DILATIONS},
+    },
+    "learned or not, with a ReLU or without": {
+        f"({LEARNED[name].label}) - {other}": {name: 1, other: -1}
+        for other in ("conv", "dense")
+        for name in ("conv-frozen", "conv-linear", "conv-frozen-linear")
+    },
+    "garments that move": {
+        **{
+            f"conv - {other}, moved by up to {n} pixels": {f"conv-moved-{n}": 1, f"{other}-moved-{n}": -1}
+            for other in ("local", "dense")
+            for n in OFFSETS
+        },
+        "conv - local, moved by up to 4 pixels minus not moved": {
+            "conv-moved-4": 1,
+            "local-moved-4": -1,
+            "conv-moved-0": -1,
+            "local-moved-0": 1,
+        },
+    },
+    "predicted (docs/plan.md)": {
+        "(conv, frozen) - half way from dense to conv": {"conv-frozen": 1, "dense": -0.5, "conv": -0.5},
+    },
+}
+COMPARISONS = {name: weights for family in FAMILIES.values() for name, weights in family.items()}
+
+
+def report(runs, found):
+    """Return the tables, in Markdown. Args: runs; what `compare.estimates` returns"""
+    rows = [
+        [
+            VARIANTS[name].label,
+            *(compare.format_mean(compare.accuracies(runs, name, each)) for each in ("test", "train")),
+        ]
+        for name in compare.variant_names(runs)
+    ]
+    header = [f"variant ({compare.format_seeds(runs)})", "test accuracy, %", "training accuracy, %"]
+    tables = [
+        compare.estimate_table(family, names, found) for family, names in FAMILIES.items() if found.keys() & names
+    ]
+    return "\n\n".join([compare.markdown_table(header, rows), *tables])
+
+
+def plot(runs, found):
+    """Draw a panel for each intervention that has all its runs. Returns: matplotlib Figure"""
+    import matplotlib.pyplot as plt
+
+    names = set(compare.variant_names(runs))
+    panels = {plot_distance: DISTANCE, plot_learned: LEARNED, plot_sharing: SHARING}
+    drawn = [draw for draw, variants in panels.items() if variants.keys() <= names]
+    figure, axes = plt.subplots(1, max(1, len(drawn)), figsize=(14, 4.2), layout="constrained", squeeze=False)
+    for draw, ax in zip(drawn, axes.flat, strict=False):
+        draw(ax, runs, found)
+    return figure
+
+
+def plot_distance(ax, runs, found):
+    """Draw accuracy against the distance of the nine pixels, and that on shuffled pixels."""
+    values = [compare.accuracies(runs, f"dilation-{d}", "test") for d in DILATIONS]
+    figures.plot_curve(ax, DILATIONS, np.transpose(values), "conv, dilated", figures.STYLES["conv"])
+    shuffled = np.transpose([compare.accuracies(runs, "dilation-1-shuffled", "test")] * 2)
+    figures.plot_curve(ax, DILATIONS[:: len(DILATIONS) - 1], shuffled, "on shuffled pixels", "C3:")
+    ax.set(xscale="log", title="The nearer the nine pixels, the better", ylabel="test accuracy, % [95% CI]")
+    ax.set_xlabel("pixels from one of the nine to the next")
+    ax.set_xticks(DILATIONS, DILATIONS)
+    ax.minorticks_off()
+    ax.legend(frameon=False)
+
+
+def plot_learned(ax, runs, found):
+    """Draw accuracies with kernels learned or frozen, with a ReLU or without."""
+    for row, name in enumerate(LEARNED):
+        style = figures.STYLES[name]
+        figures.plot_mean(ax, row, compare.accuracies(runs, name, "test"), fmt=style[:3], markersize=6)
+    ax.set_yticks(range(len(LEARNED)), [each.label for each in LEARNED.values()])
+    ax.set(title="Learned kernels, and a ReLU", xlabel="test accuracy, % [95% CI]")
+
+
+def plot_sharing(ax, runs, found):
+    """Draw the gains over local and over dense against how far garments move."""
+    for other in ("dense", "local"):
+        estimates = [found[f"conv - {other}, moved by up to {n} pixels"][0] for n in OFFSETS]
+        means, lows, highs, _ = np.transpose(estimates)
+        errors = [means - lows, highs - means]
+        ax.errorbar(OFFSETS, means, errors, fmt=figures.STYLES[other], capsize=4, label=f"conv - {other}")
+    ax.axhline(0, color="0.7", linewidth=1)
+    ax.set(title="Sharing pays where garments move", ylabel="difference on the test set, points [95% CI]")
+    ax.set_xlabel("pixels that a garment is moved by, at most")
+    ax.set_xticks(OFFSETS, OFFSETS)
+    ax.legend(frameon=False)
+
+
+def main(argv=None):
+    """Run what is missing; print the tables, draw the figure."""
+    options = command_line.parse(command_line.study_parser(__doc__, VARIANTS, seeds=5, first_seed=20), argv)
+    path = figures.path_to_save(options, "why_it_helps.png")
+    runs = command_line.study_runs(__file__, options)
+    found = compare.estimates(runs, COMPARISONS, next(iter(runs.values())).labels)
+    print(report(runs, found), flush=True)
+    figures.save(plot(runs, found), path)
+    figures.show()
+
+
+if __name__ == "__main__":
+    run_main(main)
