@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-STUDIES := convolution_gain sample_efficiency robustness what_filters_see
+STUDIES := convolution_gain training_length why_it_helps sample_efficiency robustness what_filters_see
 
 .PHONY: all help test test-faults lint figures study publish reproduce soak bench lock clean
 

@@ -6,22 +6,24 @@ Each run is kept as soon as it is done, so that the study can be stopped and sta
 python convolution_gain.py
 python convolution_gain.py --from-results    # the published runs: tables, sentence and figures in seconds
 python convolution_gain.py --short           # the models of experiments 1 and 2 only, one seed
+python convolution_gain.py --dataset mnist --choose-rate   # each variant with the learning rate that suits it
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 import deep_learning
 import deep_learning_conv
-from lab.analysis import compare, figures
+from lab.analysis import compare, data_sets, figures, garments
 from lab.analysis.statistics import confusion_counts, holm, probability_of_superiority, row_fractions
 from lab.changes.convolution_gain import shuffle_pixels
 from lab.guard.errors import LabError, run_main
-from lab.study import command_line
+from lab.study import choice, command_line, published
 from lab.study.data_sets import class_names
 from lab.study.runs import Run, RunKey, Variant
-from lab.training.data import load_test_data
+from lab.training.data import FASHION_MNIST, load_test_data
 from lab.training.predictions import collect_predictions
 
 
@@ -61,7 +63,7 @@ build_pooled = build_with_head(
 )
 
 
-VARIANTS = {
+MODELS = {
     "dense": Variant("dense", deep_learning.build_model),
     "conv-original": Variant("conv, original", deep_learning_conv.build_model),
     "conv": Variant("conv", build_conv),
@@ -74,7 +76,9 @@ VARIANTS = {
     "conv-pooled": Variant("conv, pooled", build_pooled),
     "fully-connected-21632": Variant("fully connected, 21,632 units", build_many_units),
 }
+VARIANTS = {**MODELS, **choice.held_out(MODELS.items())}
 SEEDS, FEWER_SEEDS = 10, {"fully-connected-21632": 5}
+RATES = (0.0003, 0.001, 0.003)  # of --choose-rate
 # family: comparison: weights of the variants; p-values are adjusted within a family (docs/plan.md)
 FAMILIES = {
     "headline": {
@@ -92,10 +96,11 @@ FAMILIES = {
         "locality, main effect": {"conv": 0.5, "local": 0.5, "conv-shuffled": -0.5, "local-shuffled": -0.5},
         "interaction": {"conv": 1, "local": -1, "conv-shuffled": -1, "local-shuffled": 1},
     },
-    "simple effects (not planned)": {
+    "the other order, through local (not planned)": {
+        "sparse weights: (local, shuffled) - fully connected": {"local-shuffled": 1, "fully-connected": -1},
+        "locality without sharing: local - (local, shuffled)": {"local": 1, "local-shuffled": -1},
         "sharing on natural pixels: conv - local": {"conv": 1, "local": -1},
         "sharing on shuffled pixels: (conv, shuffled) - (local, shuffled)": {"conv-shuffled": 1, "local-shuffled": -1},
-        "locality without sharing: local - (local, shuffled)": {"local": 1, "local-shuffled": -1},
     },
     "checks": {
         "(dense, shuffled) - dense": {"dense-shuffled": 1, "dense": -1},
@@ -106,6 +111,12 @@ FAMILIES = {
 }
 CONTROLLED, ORIGINAL, BRIDGE = FAMILIES["headline"]
 COMPARISONS = {name: weights for family in FAMILIES.values() for name, weights in family.items()}
+ON_DATA_SETS = {
+    "conv - dense": {"conv": 1, "dense": -1},
+    "conv - fully connected": {"conv": 1, "fully-connected": -1},
+    "conv - (conv, shuffled)": {"conv": 1, "conv-shuffled": -1},
+    "conv - local": {"conv": 1, "local": -1},
+}
 
 
 def report(runs, found, test_labels, names):
@@ -129,10 +140,11 @@ def report(runs, found, test_labels, names):
         header = ["class (conv - dense)", "recall, points", "p (Holm)", "F1, points", "p (Holm)"]
         parts.append(compare.markdown_table(header, rows))
         names = [name for name in ("dense", "conv-original", "conv") if name in compare.variant_names(runs)]
-        calibration = {VARIANTS[name].label: compare.calibration(runs, name, test_labels) for name in names}
+        calibration = {MODELS[name].label: compare.calibration(runs, name, test_labels) for name in names}
         rows = [[label, *map("{:.4f}".format, errors)] for label, errors in calibration.items()]
         header = ["calibration on the test set", "expected calibration error", "negative log-likelihood"]
         parts.append(compare.markdown_table(header, rows))
+        parts.append(garments.report(runs, test_labels))
     if {CONTROLLED, ORIGINAL} & found.keys():
         parts.append(conclusion(runs, found))
     return "\n\n".join(parts)
@@ -143,7 +155,7 @@ def accuracy_table(runs):
     rows = []
     for name in compare.variant_names(runs):
         means = [compare.format_mean(compare.accuracies(runs, name, split)) for split in ("test", "train")]
-        rows.append([VARIANTS[name].label, f"{compare.runs_for(runs, name)[0].record['parameters']:,}", *means])
+        rows.append([MODELS[name].label, f"{compare.runs_for(runs, name)[0].record['parameters']:,}", *means])
     header = ["variant (all under one recipe)", "parameters", "test accuracy, %", "training accuracy, %"]
     return compare.markdown_table(header, rows)
 
@@ -154,7 +166,7 @@ def run_table(runs):
     seeds = list(dict.fromkeys(key.seed for key in runs))
     found = {key[:2]: f"{100 * run.record['test_accuracy']:.2f}" for key, run in runs.items()}
     rows = [[str(seed), *(found.get((name, seed), "") for name in names)] for seed in seeds]
-    return compare.markdown_table(["seed (test accuracy, %)", *(VARIANTS[name].label for name in names)], rows)
+    return compare.markdown_table(["seed (test accuracy, %)", *(MODELS[name].label for name in names)], rows)
 
 
 def conclusion(runs, found):
@@ -208,22 +220,6 @@ def plot_chain(runs, found):
     return figure
 
 
-def plot_runs(runs):
-    """Draw every run's test accuracy, and each variant's mean with its interval. Returns: matplotlib Figure"""
-    import matplotlib.pyplot as plt
-
-    figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    names = compare.variant_names(runs)
-    for row, name in enumerate(names):
-        values = compare.accuracies(runs, name, "test")
-        ax.plot(values, [row + 0.25] * len(values), "o", color="0.55", markersize=3)
-        figures.plot_mean(ax, row, values, fmt="kD", markersize=5)
-    ax.set_yticks(range(len(names)), [VARIANTS[name].label for name in names])
-    ax.invert_yaxis()
-    ax.set(xlabel="test accuracy, %: a dot per seed, mean with 95% interval", ylabel="")
-    return figure
-
-
 def plot_confusion_difference(runs, test_labels, names):
     """Draw how conv's confusions differ from dense's, in points of each row, mean over seeds. Returns: Figure"""
 
@@ -257,9 +253,10 @@ def short_runs(options):
 
 
 def study_runs(options):
-    """Return the runs of the study, done if they are missing."""
+    """Return the runs of the study, done if they are missing, with a learning rate for each variant if wanted."""
+    recipes = choose_rates(options) if options.choose_rate else {}
     plan = [
-        RunKey(name, seed, options.recipe)
+        RunKey(name, seed, recipes.get(name, options.recipe))
         for n, seed in enumerate(command_line.seeds(options))
         for name in options.variants
         if n < FEWER_SEEDS.get(name, options.seeds)
@@ -267,14 +264,41 @@ def study_runs(options):
     return command_line.study_runs(__file__, options, plan)
 
 
+def choose_rates(options):
+    """Print how accurate each variant is on held-out training images; return the Recipe with the best rate of each."""
+    tried = [replace(options.recipe, learning_rate=rate) for rate in RATES]
+    candidates = [(name, recipe) for recipe in tried for name in options.variants]
+    found = choice.held_out_accuracies(__file__, options, candidates, [options.seed])
+    rows = [[MODELS[name].label, *(f"{found[name, recipe][0]:.2f}" for recipe in tried)] for name in options.variants]
+    header = ["accuracy on held-out images, %", *(f"learning rate {rate:g}" for rate in RATES)]
+    print(compare.markdown_table(header, rows), end="\n\n")
+    return {name: choice.best_recipe(found, name) for name in options.variants}
+
+
+def published_on_other_data_sets():
+    """Return the published runs on other data sets than Fashion-MNIST: dict of runs by name."""
+    folder, found = published.RESULTS / "convolution_gain", {}
+    for record in published.read_records(folder):
+        if record["data_set"] != "fashion-mnist" and record["variant"] in MODELS:
+            found.setdefault(record["data_set"], []).append(record)
+    return {
+        name: dict(zip(map(RunKey.from_record, records), published.read_runs(folder, records), strict=True))
+        for name, records in found.items()
+    }
+
+
 def main(argv=None):
     """Run what is missing; print tables and conclusion, draw the figures."""
-    parser = command_line.study_parser(__doc__, VARIANTS, seeds=SEEDS)
+    parser = command_line.study_parser(__doc__, MODELS, seeds=SEEDS)
+    rate_help = f"of {', '.join(map(str, RATES))}, take what suits each variant best on held-out training images"
+    parser.add_argument("--choose-rate", action="store_true", help=rate_help)
     parser.add_argument("--short", action="store_true", help="the models of experiments 1 and 2, one seed, no figures")
     options = command_line.parse(parser, argv)
-    fewer = options.seeds != SEEDS or len(options.variants) < len(VARIANTS)
-    if options.short and (fewer or options.save or options.cluster or options.jobs or options.from_results):
-        parser.error("argument --short: not with --seeds, --variants, --save, --cluster, --jobs or --from-results")
+    fewer = options.seeds != SEEDS or len(options.variants) < len(MODELS)
+    others = options.save, options.cluster, options.jobs, options.from_results, options.choose_rate
+    if options.short and (fewer or any(others)):
+        text = "--seeds, --variants, --save, --cluster, --jobs, --from-results or --choose-rate"
+        parser.error(f"argument --short: not with {text}")
     path = None if options.short else figures.path_to_save(options, "convolution_gain.png")
     runs = short_runs(options) if options.short else study_runs(options)
     names, test_labels = class_names(options.dataset), next(iter(runs.values())).labels
@@ -282,9 +306,18 @@ def main(argv=None):
     print(report(runs, found, test_labels, names), flush=True)
     if found.keys() >= {*FAMILIES["chain"], *FAMILIES["headline"]}:
         figures.save(plot_chain(runs, found), path)
-        figures.save(plot_runs(runs), path and path.with_stem(f"{path.stem}_runs"))
         difference = plot_confusion_difference(runs, test_labels, names)
         figures.save(difference, path and path.with_stem(f"{path.stem}_by_class"))
+        images = load_test_data(options.dataset).images
+        pictures = garments.plot(runs, images, test_labels, names)
+        figures.save(pictures, path and path.with_stem(f"{path.stem}_garments"))
+    elsewhere = published_on_other_data_sets() if options.from_results and options.dataset == FASHION_MNIST else {}
+    if elsewhere:
+        elsewhere = {FASHION_MNIST.name: runs, **elsewhere}
+        estimates = data_sets.estimate_all(elsewhere, ON_DATA_SETS)
+        labels = {name: MODELS[name].label for name in ("dense", "fully-connected", "local", "conv-shuffled", "conv")}
+        print(f"\n{data_sets.report(elsewhere, estimates, labels)}", flush=True)
+        figures.save(data_sets.plot(estimates), path and path.with_stem(f"{path.stem}_data_sets"))
     if not options.short:
         figures.show()
 

@@ -1,4 +1,4 @@
-"""Experiment 7: robustness of the gain to common corruptions of the test images.
+"""Experiment 9: robustness of the gain to common corruptions of the test images.
 
 Models trained on clean images are evaluated on test images that are shifted, rotated, scaled, blurred, noisy or of
 another contrast (in the manner of Hendrycks and Dietterich 2019, arXiv 1903.12261): accuracy, and consistency with the
@@ -27,7 +27,7 @@ HEADLINE_STRENGTHS = {"shift": 2, "rotation": 15, "scale": 0.79, "blur": 1, "noi
 
 
 NAMES = ("dense", "conv", "conv-original", "conv-shuffled")
-VARIANTS = {name: replace(convolution_gain.VARIANTS[name], collect=collect_robustness) for name in NAMES}
+VARIANTS = {name: replace(convolution_gain.MODELS[name], collect=collect_robustness) for name in NAMES}
 # dense until it fits its training images as conv does: epochs chosen with other seeds (docs/plan.md)
 VARIANTS["dense-longer"] = replace(VARIANTS["dense"], label="dense, trained longer")
 EPOCHS_LONGER = 90

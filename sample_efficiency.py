@@ -1,4 +1,4 @@
-"""Experiment 6: the gain against the number of training images.
+"""Experiment 8: the gain against the number of training images.
 
 Test accuracy of four models trained on 100 to 60,000 images, a fifth of which is held out and decides when to stop;
 140 runs, which may be stopped and started again.
@@ -25,13 +25,19 @@ from lab.training.predictions import collect_classes
 logger = logging.getLogger(__name__)
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
-MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv", "fully-connected", "conv-shuffled")}
+MODELS = {name: convolution_gain.MODELS[name] for name in ("dense", "conv", "fully-connected", "conv-shuffled")}
 VARIANTS = {
     f"{name}-{n}": replace(
         model, select=hold_out_a_fifth(n), collect=collect_classes, settings={"model": name, "images": n}
     )
     for n in SIZES
     for name, model in MODELS.items()
+}
+CHAIN = {  # not planned
+    "fully connected - dense": ("fully-connected", "dense"),
+    "(conv, shuffled) - fully connected": ("conv-shuffled", "fully-connected"),
+    "conv - (conv, shuffled)": ("conv", "conv-shuffled"),
+    "conv - fully connected": ("conv", "fully-connected"),
 }
 PROTOCOL = "20% held out for early stopping"
 
@@ -83,9 +89,19 @@ def report(runs, gain, test_labels):
             rows.append([f"{n:,}", *columns, format_multiplier(multipliers[n])])
         header = ["images: points ahead of dense, p (Holm)", *(MODELS[model].label for model in others)]
         parts.append(compare.markdown_table([*header, "data-efficiency ratio of conv"], rows))
+        parts += [chain_table(runs, test_labels)] if set(models) == set(MODELS) else []
         text = conclusion(gain, sizes, multipliers)
         parts.append(f"{text} ({compare.format_seeds(runs)}; {compare.NOT_ADJUSTED}).")
     return "\n\n".join(parts)
+
+
+def chain_table(runs, test_labels):
+    """Return the steps of the chain at each size, and conv - fully connected, which have the same size, in Markdown."""
+    names, (_, sizes) = name_runs(runs), models_and_sizes(runs)
+    pairs = {(n, step): {names[a, n]: 1, names[b, n]: -1} for n in sizes for step, (a, b) in CHAIN.items()}
+    found = compare.estimates(runs, pairs, test_labels)
+    rows = [[f"{n:,}", *(compare.format_signed_ci(found[n, step][0]) for step in CHAIN)] for n in sizes]
+    return compare.markdown_table(["images: points (not planned, no tests)", *CHAIN], rows)
 
 
 def correct(runs, test_labels):

@@ -19,8 +19,8 @@ from lab.guard.errors import LabError, run_main
 from lab.study import choice, command_line
 from lab.study.runs import RunKey, published_runs
 
-MODELS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "fully-connected", "conv-shuffled", "conv")}
-VARIANTS = {**MODELS, "local": convolution_gain.VARIANTS["local"], **choice.held_out(MODELS.items())}
+MODELS = {name: convolution_gain.MODELS[name] for name in ("dense", "fully-connected", "conv-shuffled", "conv")}
+VARIANTS = {**MODELS, "local": convolution_gain.MODELS["local"], **choice.held_out(MODELS.items())}
 RATES = (0.0003, 0.001, 0.003)
 LENGTHS, SMOKE_LENGTHS = (2, 5, 15), (1,)  # epochs, tried at all rates
 LONGER, LONGEST = 3, {"dense": 9}  # times the last length, tried at the best rate of that

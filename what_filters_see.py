@@ -1,4 +1,4 @@
-"""Experiment 9: what the 32 filters of the convolution respond to, and which of them the model needs.
+"""Experiment 10: what the 32 filters of the convolution respond to, and which of them the model needs.
 
 The kernels of a trained conv model in order of importance, their feature maps for three garments, and the test accuracy
 without each filter and with the top-ranked ones only. A filter is ablated by setting its feature map to 0; the model is
@@ -27,7 +27,7 @@ MAPS = 6  # filters whose feature maps are drawn
 COST = 0.1  # points
 
 
-VARIANTS = {"conv": replace(convolution_gain.VARIANTS["conv"], collect=collect_filters)}
+VARIANTS = {"conv": replace(convolution_gain.MODELS["conv"], collect=collect_filters)}
 
 
 def ablation_accuracies(runs, name, half=1):
@@ -66,10 +66,10 @@ def report(runs):
     limits = any_loss, any_loss, limits, limits, (0, 32), any_loss
     first, median, full, eight, spare, cost = map(compare.format_mean, map(list, values), limits)
     sentence = (
-        f"Without its most important filter, conv loses {first} points of test accuracy, without one of median "
-        f"importance {median}. All 32 reach {full}%, the eight top-ranked ones alone {eight}%. {spare} filters can be "
-        f"removed with a loss below {COST} points on the images that rank them; on the others, it is {cost} points "
-        f"({len(runs)} seed{'s' if len(runs) > 1 else ''}, n = {arrays['n']:,})."
+        f"Without its most important filter, and without retraining, conv loses {first} points of test accuracy, "
+        f"without one of median importance {median}. All 32 reach {full}%, the eight top-ranked ones alone {eight}%. "
+        f"{spare} filters can be removed with a loss below {COST} points on the images that rank them; on the others, "
+        f"it is {cost} points ({len(runs)} seed{'s' if len(runs) > 1 else ''}, n = {arrays['n']:,})."
     )
     return f"{compare.markdown_table(header, rows)}\n\n{sentence}"
 

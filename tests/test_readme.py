@@ -70,7 +70,7 @@ def test_the_published_tables_are_those_of_the_runs(name, tmp_path):
 def planned(name):
     """Return the RunKeys of the plan."""
     if name == "convolution_gain":
-        seeds = [(variant, seed) for seed in range(10) for variant in convolution_gain.VARIANTS]
+        seeds = [(variant, seed) for seed in range(10) for variant in convolution_gain.MODELS]
         fewer = convolution_gain.FEWER_SEEDS
         return [RunKey(variant, seed, Recipe()) for variant, seed in seeds if seed < fewer.get(variant, 10)]
     if name == "sample_efficiency":

@@ -1,4 +1,4 @@
-"""What experiment 5 does to images: the controls that destroy locality."""
+"""What convolution_gain.py does to images: the controls that destroy locality."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What experiment 7 does to test images, in the manner of Hendrycks and Dietterich 2019 (arXiv 1903.12261)."""
+"""What robustness.py does to test images, in the manner of Hendrycks and Dietterich 2019 (arXiv 1903.12261)."""
 
 from collections.abc import Callable
 from itertools import product

@@ -1,4 +1,4 @@
-"""What experiment 6 selects: balanced parts of the training images."""
+"""What sample_efficiency.py selects: balanced parts of the training images."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What experiment 9 measures: the 32 filters of a trained conv model, and what it does without some of them."""
+"""What what_filters_see.py measures: the 32 filters of a trained conv model, and what it does without some of them."""
 
 import numpy as np
 

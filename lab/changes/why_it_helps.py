@@ -1,4 +1,4 @@
-"""What experiment 7 does to images: garments are made smaller and moved."""
+"""What why_it_helps.py does to images: garments are made smaller and moved."""
 
 import numpy as np
 

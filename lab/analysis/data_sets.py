@@ -1,0 +1,82 @@
+"""The gain on several data sets, compared: in points, and in errors avoided."""
+
+import numpy as np
+
+from lab.analysis import compare
+from lab.analysis.statistics import Estimate, crossed_estimate, holm
+
+
+def errors_avoided(runs, test_labels, pair=("conv", "dense")):
+    """Return which percentage of the second variant's test errors the first avoids, an Estimate.
+
+    A ratio of means, linearized as F1 is (the delta method; `lab.analysis.statistics.f1_contributions`).
+    """
+    correct = [compare.is_correct(runs, name, test_labels).astype(np.float64) for name in pair]
+    seeds = min(map(len, correct))
+    gained, wrong = correct[0][:seeds] - correct[1][:seeds], 1 - correct[1][:seeds]
+    ratio = gained.mean() / wrong.mean()
+    around = crossed_estimate(100 * (gained - ratio * wrong) / wrong.mean())
+    p_value = crossed_estimate(100 * gained).p_value  # no errors are avoided exactly if there is no gain
+    return Estimate(100 * ratio, 100 * ratio + around.low, 100 * ratio + around.high, p_value)
+
+
+def estimate_all(runs_by_data_set, comparisons):
+    """Return the Estimates on the test set, and the errors avoided, by data set and comparison.
+
+    Args: dict of runs by name of the data set; comparisons, as `lab.analysis.compare.estimates` takes them
+    """
+    found = {}
+    for name, runs in runs_by_data_set.items():
+        labels = next(iter(runs.values())).labels
+        found[name] = {each: on_test for each, (on_test, *_) in compare.estimates(runs, comparisons, labels).items()}
+        found[name]["errors avoided"] = errors_avoided(runs, labels)
+    return found
+
+
+def report(runs_by_data_set, found, labels):
+    """Return the tables, in Markdown; each comparison is a family of tests.
+
+    Args: runs by data set; what `estimate_all` returns; labels of the variants, by name
+    """
+    names = list(labels)
+    rows = [
+        [data_set, *(compare.format_mean(compare.accuracies(runs, name, "test")) for name in names)]
+        for data_set, runs in runs_by_data_set.items()
+    ]
+    parts = [compare.markdown_table(["data set: test accuracy, %", *labels.values()], rows)]
+    comparisons = list(next(iter(found.values())))
+    columns = []
+    for name in comparisons:
+        adjusted = holm([estimates[name].p_value for estimates in found.values()])
+        columns.append(
+            [
+                f"{compare.format_signed_ci(estimates[name])}{'%' if name == 'errors avoided' else ''}, "
+                f"p {compare.format_p(p_value)}"
+                for estimates, p_value in zip(found.values(), adjusted, strict=True)
+            ]
+        )
+    rows = [[data_set, *row] for data_set, *row in zip(found, *columns, strict=True)]
+    parts.append(compare.markdown_table(["data set: points, p (Holm, per column)", *comparisons], rows))
+    return "\n\n".join(parts)
+
+
+def plot(found):
+    """Draw the comparisons in points, and the errors avoided, for each data set. Returns: matplotlib Figure"""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2), layout="constrained")
+    *comparisons, avoided = next(iter(found.values()))
+    for ax, names in (left, comparisons), (right, [avoided]):
+        for row, data_set in enumerate(found):
+            for place, name in enumerate(names):
+                mean, low, high, _ = found[data_set][name]
+                height = row + 0.6 * (place + 0.5) / len(names) - 0.3
+                style = {"fmt": "osv^D"[place], "color": f"C{place}", "capsize": 3}
+                ax.errorbar(mean, height, xerr=[[mean - low], [high - mean]], label=name if not row else None, **style)
+        ax.axvline(0, color="0.7", linewidth=1)
+        ax.set_yticks(range(len(found)), list(found) if ax is left else [""] * len(found))
+        ax.set_ylim(len(found) - 0.5, -0.5)
+    left.set(xlabel="difference on the test set, points [95% CI]")
+    right.set(xlabel="errors of dense that conv avoids, % [95% CI]")
+    figure.legend(loc="outside upper center", ncols=len(comparisons))
+    return figure
