@@ -124,7 +124,7 @@ def report(runs, found, test_labels, names):
 
     Args: `found`, what `compare.estimates` returns; labels of the test images; names of the classes
     """
-    parts = [accuracy_table(runs), run_table(runs)]
+    parts = [accuracy_table(runs)]
     parts += [
         compare.estimate_table(family, names, found) for family, names in FAMILIES.items() if found.keys() & names
     ]
@@ -158,15 +158,6 @@ def accuracy_table(runs):
         rows.append([MODELS[name].label, f"{compare.runs_for(runs, name)[0].record['parameters']:,}", *means])
     header = ["variant (all under one recipe)", "parameters", "test accuracy, %", "training accuracy, %"]
     return compare.markdown_table(header, rows)
-
-
-def run_table(runs):
-    """Return every run's test accuracy, in Markdown."""
-    names = compare.variant_names(runs)
-    seeds = list(dict.fromkeys(key.seed for key in runs))
-    found = {key[:2]: f"{100 * run.record['test_accuracy']:.2f}" for key, run in runs.items()}
-    rows = [[str(seed), *(found.get((name, seed), "") for name in names)] for seed in seeds]
-    return compare.markdown_table(["seed (test accuracy, %)", *(MODELS[name].label for name in names)], rows)
 
 
 def conclusion(runs, found):

@@ -28,6 +28,8 @@ PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path 
 STUDIES = ("convolution_gain", "sample_efficiency", "robustness", "what_filters_see")
 NOT_IN_RESULTS = {  # number: why it is in no record
     "0.2": "rate of Dropout",
+    "0.0003": "learning rate that is tried",
+    "0.003": "learning rate that is tried",
     "3.11": "version of Python",
     "3.12": "version of Python",
     "3.13": "version of Python",
