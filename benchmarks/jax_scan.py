@@ -72,7 +72,7 @@ def adam(state, gradients):
     return weights, means, squares, count
 
 
-def train_epoch(state, images, labels, key, batch_size, dtype):
+def train_epoch(state, images, labels, key, dtype):
     """Train on all images once, in a new order; return the new state."""
     import jax
     from jax import lax
@@ -86,8 +86,9 @@ def train_epoch(state, images, labels, key, batch_size, dtype):
     order = jax.random.permutation(order_key, len(images))
     # drawn at once for the whole epoch: a draw in every step costs about a quarter of a dense epoch
     kept = jax.random.bernoulli(dropout_key, 0.8, (len(images), 128))
-    whole = len(images) // batch_size * batch_size
-    batches = (order[:whole].reshape(-1, batch_size), kept[:whole].reshape(-1, batch_size, 128))
+    size = contestant.BATCH_SIZE
+    whole = len(images) // size * size
+    batches = (order[:whole].reshape(-1, size), kept[:whole].reshape(-1, size, 128))
     state, _ = lax.scan(step, state, batches)
     if whole < len(images):
         state, _ = step(state, (order[whole:], kept[whole:]))
@@ -115,22 +116,22 @@ def main(argv=None):
     import jax
     import jax.numpy as jnp
 
-    arrays = contestant.load_arrays(options.images)
-    train_images, train_labels = jnp.asarray(arrays.train_images), jnp.asarray(arrays.train_labels, jnp.int32)
+    train_split, test_split = contestant.load_scaled(options.images)
+    train_images, train_labels = jnp.asarray(train_split.images), jnp.asarray(train_split.labels, jnp.int32)
     dtype = jnp.dtype(options.precision)
     weights_key, *epoch_keys = jax.random.split(jax.random.key(options.seed), options.epochs + 1)
     weights = initial_weights(options.model, weights_key)
     zeros = partial(jax.tree.map, jnp.zeros_like)
     state = (weights, zeros(weights), zeros(weights), jnp.float32(0))
 
-    epoch = jax.jit(train_epoch, static_argnames=("batch_size", "dtype"), donate_argnames="state")
+    epoch = jax.jit(train_epoch, static_argnames="dtype", donate_argnames="state")
     epoch_seconds = []
     for key in epoch_keys:
         started = time.perf_counter()
-        state = jax.block_until_ready(epoch(state, train_images, train_labels, key, options.batch_size, dtype))
+        state = jax.block_until_ready(epoch(state, train_images, train_labels, key, dtype))
         epoch_seconds.append(time.perf_counter() - started)
-    accuracy = evaluate(state[0], arrays.test_images, arrays.test_labels, dtype)
-    contestant.report("jax_scan", options, epoch_seconds, accuracy, ("jax", "jaxlib"))
+    accuracy = evaluate(state[0], *test_split, dtype)
+    contestant.report(options, epoch_seconds, accuracy, ("jax", "jaxlib"))
 
 
 if __name__ == "__main__":

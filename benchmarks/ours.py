@@ -3,33 +3,23 @@
 python benchmarks/ours.py --model conv --epochs 5
 """
 
-import sys
-import tempfile
-from pathlib import Path
-
 import contestant
 
-sys.path.insert(0, str(contestant.ROOT))
-
-import deep_learning  # noqa: E402
-import deep_learning_conv  # noqa: E402
-from lab.guard.errors import run_main  # noqa: E402
-from lab.training import recipe  # noqa: E402
-from lab.training.data import Split  # noqa: E402
+import deep_learning
+import deep_learning_conv
+from lab.guard.errors import run_main
+from lab.training import recipe
 
 
 def main(argv=None):
-    """Train, evaluate, save, and print the closing line."""
+    """Train, evaluate, and print the closing line."""
     options = contestant.parser(__doc__, ("float32", "bfloat16")).parse_args(argv)
     script = {"dense": deep_learning, "conv": deep_learning_conv}[options.model]
-    arrays = contestant.load_bytes(options.images)
-    settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "precision")}
-    model, history, scores = recipe.train(
-        script.build_model, recipe.Recipe(**settings), options.seed, Split(*arrays[:2]), Split(*arrays[2:])
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder) / "model.keras")
-    contestant.report("ours", options, history["seconds"], scores["test"]["accuracy"], ("tensorflow", "keras"))
+    splits = contestant.load_bytes(options.images)
+    settings = recipe.Recipe(options.epochs, contestant.BATCH_SIZE, precision=options.precision)
+    _, history, scores = recipe.train(script.build_model, settings, options.seed, *splits)
+    packages, path = ("tensorflow", "keras"), history["training_path"]
+    contestant.report(options, history["seconds"], scores["test"]["accuracy"], packages, training_path=path)
 
 
 if __name__ == "__main__":

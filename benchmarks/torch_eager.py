@@ -83,11 +83,11 @@ def compiled_step(model, precision):
     return step
 
 
-def train_epoch(step, images, labels, batch_size):
+def train_epoch(step, images, labels):
     """Train on all images once, in a new order."""
     import torch
 
-    for batch in torch.randperm(len(images)).split(batch_size):
+    for batch in torch.randperm(len(images)).split(contestant.BATCH_SIZE):
         step(images, labels, batch)
 
 
@@ -109,16 +109,13 @@ def main(argv=None):
     contestant.keep_freed_memory()
     import torch
 
-    if options.model == "dense" and options.batch_size <= 128:
+    if options.model == "dense":
         torch.set_num_threads(1)  # products so small are done before a second thread has woken up
     torch.set_flush_denormal(True)  # as TensorFlow and XLA do; Adam's means of dark pixels' weights decay to denormals
     torch.manual_seed(options.seed)
-    arrays = contestant.load_arrays(options.images)
-    train_images, test_images = (
-        torch.from_numpy(images)[:, None] for images in (arrays.train_images, arrays.test_images)
-    )
-    train_labels, test_labels = (
-        torch.tensor(labels, dtype=torch.long) for labels in (arrays.train_labels, arrays.test_labels)
+    (train_images, train_labels), (test_images, test_labels) = (
+        (torch.from_numpy(images)[:, None], torch.tensor(labels, dtype=torch.long))
+        for images, labels in contestant.load_scaled(options.images)
     )
 
     model = build_model(options.model)
@@ -126,12 +123,10 @@ def main(argv=None):
     epoch_seconds = []
     for _ in range(options.epochs):
         started = time.perf_counter()
-        train_epoch(step, train_images, train_labels, options.batch_size)
+        train_epoch(step, train_images, train_labels)
         epoch_seconds.append(time.perf_counter() - started)
     accuracy = evaluate(model, test_images, test_labels, options.precision)
-    contestant.report(
-        "torch_compile" if options.compile else "torch_eager", options, epoch_seconds, accuracy, ("torch",)
-    )
+    contestant.report(options, epoch_seconds, accuracy, ("torch",))
 
 
 if __name__ == "__main__":
