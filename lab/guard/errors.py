@@ -17,6 +17,21 @@ _cleanups = []
 class LabError(Exception):
     """A failure that the user can fix; the message says what, where and what to do, in one line."""
 
+    def __str__(self):
+        return one_line(super().__str__())
+
+
+def one_line(text):
+    """Return a text on one line, without control characters that a terminal would obey."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(str(text).split()))
+
+
+def brief(error, text=None):
+    """Return what anybody's exception says, or a text in its place, on one short line; its type if that is nothing."""
+    if text is None:
+        text = getattr(error, "strerror", None) or error  # the operating system's words, without number and path
+    return one_line(text)[:300] or type(error).__name__
+
 
 def run_main(main):
     """Run a script's `main`: return if it is done, exit with 1 if it failed, with 130 or 143 if a signal has ended it.
@@ -38,7 +53,7 @@ def run_main(main):
     try:
         with _exit_on_signals():
             main()
-            sys.stdout.flush()
+            return sys.stdout.flush()
     except (BrokenPipeError, SystemExit) as error:  # the reader, for example `head`, has gone; rich then exits
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
@@ -47,16 +62,12 @@ def run_main(main):
         if debug:
             raise
         known = isinstance(error, LabError)
-        line = " ".join((f"{error}" if known else f"{type(error).__name__}: {error} (--debug shows where)").split())
-    else:
-        return None
-    # without control characters that a terminal would obey
-    printable = "".join(character if character.isprintable() else "?" for character in line)
+        line = str(error) if known else one_line(f"{type(error).__name__}: {error} (--debug shows where)")
     with contextlib.suppress(OSError):
-        print(f"error: {printable}", file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        _drop_what_cannot_be_written(stream)
-    return sys.exit(1)
+        print(f"error: {line}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.exit(1)
+    return exit_now(1)  # Python would try once more to write what cannot be written, and complain
 
 
 def _open_closed_streams():
@@ -71,15 +82,6 @@ def _open_closed_streams():
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         if hasattr(getattr(sys, name), "reconfigure"):  # IDLE's has not
             getattr(sys, name).reconfigure(errors="replace")
-
-
-def _drop_what_cannot_be_written(stream):
-    """Flush a stream; if that fails, send it nowhere, so that Python does not try again when it exits."""
-    try:
-        stream.flush()
-    except OSError:
-        with contextlib.suppress(OSError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _log_notes():

@@ -8,7 +8,7 @@ import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lab.guard.errors import LabError, cleanup_on_signal
+from lab.guard.errors import LabError, brief, cleanup_on_signal
 
 
 def require_writable(path):
@@ -17,15 +17,13 @@ def require_writable(path):
     Raises: LabError, it cannot be written.
     """
     path = Path(path)
-    try:
+    with _one_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise LabError(f"{path} is a folder; name a file")
         temporary = _temporary_path(path)  # longer than the name itself; it may be too long
         temporary.touch(exist_ok=False)
         temporary.unlink()
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
 @contextmanager
@@ -37,17 +35,16 @@ def atomic_write(path):
     """
     path = Path(path)
     temporary = _temporary_path(path)
-    try:
+    with _one_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_temp_files(path)
-        with cleanup_on_signal(temporary.unlink):
-            yield temporary
-            os.replace(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        try:
+            with cleanup_on_signal(temporary.unlink):
+                yield temporary
+                os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
@@ -89,5 +86,10 @@ def _remove_stale_temp_files(path):
                 temporary.unlink()
 
 
-def _unwritable(path, error):
-    return LabError(f"cannot write {path} ({error.strerror or error}); make room there or name another place")
+@contextmanager
+def _one_error(path):
+    """Raise a LabError for whatever the operating system says of writing a file."""
+    try:
+        yield
+    except OSError as error:
+        raise LabError(f"cannot write {path} ({brief(error)}); make room there or name another place") from error

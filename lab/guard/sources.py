@@ -1,17 +1,15 @@
 """Where the files of a named data set are found, or fetched from."""
 
-import filecmp
 import functools
 import logging
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
 from lab.guard.data_files import LARGEST_NAMED, DataError, MissingFile, read_verified
-from lab.guard.errors import LabError
+from lab.guard.errors import LabError, brief
 from lab.guard.files import atomic_write, temporary_folder
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -20,7 +18,6 @@ DOWNLOAD_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  #
 SILENCE_SECONDS = 10  # without a byte, after which a server counts as out of reach
 DOWNLOAD_SECONDS = 600  # for one file, however steadily it arrives
 PACKAGE_SECONDS = 300
-LONGEST_REASON = 300  # characters of a server's own words
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +61,7 @@ def find_files(data_set, digests, folder=None):
             contents = read(data_set, source, digests)
         except DataError as error:
             if isinstance(source, Path) and not isinstance(error, MissingFile):  # not our file: say it, leave it
-                note(f"{error}; left as it is; looking elsewhere", logging.WARNING)
+                note(f"{error}; left as it is (remove it if it is of no use); looking elsewhere", logging.WARNING)
             failures.append(str(error))
         else:
             note(f"data: {source}")
@@ -74,10 +71,8 @@ def find_files(data_set, digests, folder=None):
 
 def keras_cache(data_set):
     """Return the folder where Keras keeps a data set (https://keras.io/api/utils/python_utils: get_file)."""
-    home = os.path.expanduser(os.environ.get("KERAS_HOME") or os.path.join("~", ".keras"))
-    if home.startswith("~"):  # no HOME and no such user; Keras, too, then uses the temporary folder
-        home = os.path.join(tempfile.gettempdir(), ".keras")
-    return Path(home, "datasets", "" if data_set == "mnist" else data_set)
+    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+    return Path(os.path.expanduser(home), "datasets", "" if data_set == "mnist" else data_set)
 
 
 @functools.cache
@@ -90,15 +85,15 @@ def _fetch(fetch, data_set, source, digests):
     """Fetch files into a temporary folder, verify them, and only then keep them in Keras' cache."""
     note(f"fetching {data_set}: {source}")
     names = ["mnist.npz"] if data_set == "mnist" else [f"{name}.gz" for name in digests]
-    scratch = None
-    try:
-        with temporary_folder(f"{data_set}-") as scratch:
+    with temporary_folder(f"{data_set}-") as scratch:
+        try:
             folder = fetch(scratch, names)
             contents = read_verified(data_set, folder, digests)
-            _keep([folder / name for name in names], keras_cache(data_set))
-    except (OSError, subprocess.SubprocessError, DataError) as error:
-        # without the name of the temporary folder, which is gone
-        raise DataError(f"{source}: {_describe(error).replace(f'{scratch}{os.sep}', '')}") from error
+        except (OSError, subprocess.SubprocessError, DataError) as error:
+            said = (getattr(error, "stderr", None) or str(error)).strip().rpartition("\n")[2]
+            # without the name of the temporary folder, which will be gone
+            raise DataError(f"{source}: {brief(error, said.replace(f'{scratch}{os.sep}', ''))}") from error
+        _keep([folder / name for name in names], keras_cache(data_set))
     return contents
 
 
@@ -106,63 +101,33 @@ def _keep(paths, cache):
     """Copy verified files to the cache, but never over another file."""
     try:
         for path in paths:
-            kept = cache / path.name
-            if not os.path.lexists(kept):
-                with atomic_write(kept) as temporary:
+            if not os.path.lexists(cache / path.name):
+                with atomic_write(cache / path.name) as temporary:
                     shutil.copyfile(path, temporary)
-            elif not filecmp.cmp(path, kept, shallow=False):
-                note(f"not kept for the next time: {kept} is in the way; remove it if it is of no use", logging.WARNING)
-    except (OSError, LabError) as error:
+    except LabError as error:
         note(f"not kept for the next time: {error}", logging.WARNING)
 
 
-def _describe(error):
-    """Return an error's message as one short printable line, whatever the other side has put into it."""
-    failed = isinstance(error, subprocess.CalledProcessError)
-    text = error.stderr.strip().rpartition("\n")[2] if failed else str(error)
-    text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return text[:LONGEST_REASON] or type(error).__name__
-
-
 def _download(folder, names):
-    """Download files into a folder; return it.
+    """Download files into a folder; return it. Not by Keras' `get_file`, which waits for a silent server forever."""
+    from http.client import HTTPException  # here, because --help need not wait for it
+    from urllib.request import build_opener
 
-    Not by Keras' `get_file`: it has neither time-outs nor a limit of size, and follows redirects to http.
-    """
-    from http.client import HTTPException  # here, and in `_make_opener`, because --help need not wait for it
-
-    opener = _make_opener()
     for name in names:
         deadline = time.monotonic() + DOWNLOAD_SECONDS
         try:
             with (
-                opener.open(f"{DOWNLOAD_URL}{name}", timeout=SILENCE_SECONDS) as response,
+                build_opener().open(f"{DOWNLOAD_URL}{name}", timeout=SILENCE_SECONDS) as response,
                 open(folder / name, "wb") as file,
             ):
                 while chunk := response.read1(1 << 16):
                     file.write(chunk)
-                    if file.tell() > LARGEST_NAMED:
-                        raise DataError("sends more than it should")
-                    if time.monotonic() > deadline:
-                        raise DataError(f"not done after {DOWNLOAD_SECONDS} s")
+                    if file.tell() > LARGEST_NAMED or time.monotonic() > deadline:
+                        raise DataError(f"sends more than it should, or is not done after {DOWNLOAD_SECONDS} s")
         # ValueError: urllib's, if the address of a proxy or of a redirect cannot be parsed
         except (OSError, ValueError, HTTPException, DataError) as error:
-            raise DataError(f"{name}: {_describe(error)}") from error
+            raise DataError(f"{name}: {brief(error)}") from error
     return folder
-
-
-def _make_opener():
-    """Return an opener that follows redirects to https only; urllib's own also follows http and ftp."""
-    from urllib import error, request
-
-    class RedirectsToHTTPS(request.HTTPRedirectHandler):
-        def redirect_request(self, request, response, code, message, headers, url):
-            response.close()  # or its body would be read, which may have no end
-            if not url.startswith("https:"):
-                raise error.URLError(f"refused: redirects to {url}, which is not https")
-            return super().redirect_request(request, response, code, message, headers, url)
-
-    return request.build_opener(RedirectsToHTTPS)
 
 
 def _unpack_package(folder, names):

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import lzma
 import os
-import zipfile
 
 import numpy as np
 import pytest
@@ -20,17 +19,6 @@ DIGESTS = {IMAGES: hashlib.sha256(CONTENT).hexdigest()}
 FORMS = {"gz": gzip.compress, "xz": lzma.compress, "plain": bytes, "npz": None}
 
 
-@pytest.fixture(params=FORMS)
-def path(request, tmp_path):
-    """Return the path of a file of seven images, in one of the forms."""
-    if request.param == "npz":
-        write_npz(tmp_path / "mnist.npz", [ARRAY, np.arange(7), ARRAY, np.arange(7)])
-        return tmp_path / "mnist.npz"
-    path = tmp_path / f"{IMAGES}.gz"
-    path.write_bytes(FORMS[request.param](CONTENT))
-    return path
-
-
 def try_to(read, *arguments):
     """Return what a function reads, or its error's message."""
     try:
@@ -40,82 +28,56 @@ def try_to(read, *arguments):
 
 
 @pytest.mark.fault("data", "file that is truncated, or has a byte changed or inserted")
-def test_a_file_damaged_anywhere_is_refused_or_read_as_it_was(path, soak, count_cases):
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_damaged_anywhere_is_refused_or_read_as_it_was(tmp_path, form, soak, count_cases):
+    path = tmp_path / ("mnist.npz" if form == "npz" else f"{IMAGES}.gz")
+    if form == "npz":
+        write_npz(path, [ARRAY, np.arange(7), ARRAY, np.arange(7)])
+    else:
+        path.write_bytes(FORMS[form](CONTENT))
     whole = path.read_bytes()
-    places = range(0, len(whole), 1 if soak else 37)
+    places = range(0, len(whole), 1 if soak else 137)
     for n in places:
         for rest in (b"", bytes([whole[n] ^ 0x41]) + whole[n + 1 :], b"\x00" + whole[n:]):
             path.write_bytes(whole[:n] + rest)
-            read = try_to(read_verified, "mnist", path.parent, DIGESTS)
+            read = try_to(read_verified, "mnist", tmp_path, DIGESTS)
             assert read == [CONTENT] or str(path) in read
             assert rest or read != [CONTENT]
-            if path.suffix == ".gz":  # by size only: pixels may differ
-                read = try_to(read_unverified, path.parent, IMAGES)
+            if form != "npz":  # by size only: pixels may differ
+                read = try_to(read_unverified, tmp_path, IMAGES)
                 assert len(read) == len(CONTENT) or str(path) in read
     count_cases(3 * len(places))
 
 
 @pytest.mark.fault("data", "file that is not what its name says: empty, an HTML page, another content")
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda content: b"",
-        lambda content: HTML,
-        lambda content: content[:-1],
-        lambda content: content + b"\x00",
-        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
-        lambda content: b"\x00\x00\x09\x03" + content[4:],
-        lambda content: bytes(len(content)),
-    ],
-    ids=["empty", "HTML page", "a byte too short", "a byte too long", "another pixel", "another header", "zeros"],
+    "content",
+    [b"", HTML, CONTENT[:-1], CONTENT + b"\x00", CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]), bytes(len(CONTENT))],
+    ids=["empty", "HTML page", "a byte too short", "a byte too long", "another pixel", "zeros"],
 )
-@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress])
-def test_another_content_is_refused(tmp_path, change, compress):
-    (tmp_path / f"{IMAGES}.gz").write_bytes(compress(change(CONTENT)))
-    with pytest.raises(DataError, match=f"{IMAGES}.gz: (corrupt, or of another data set .*SHA-256|cannot be read)"):
-        read_verified("mnist", tmp_path, DIGESTS)
+def test_another_content_is_refused(tmp_path, content):
+    for compress in (bytes, gzip.compress):
+        (tmp_path / f"{IMAGES}.gz").write_bytes(compress(content))
+        with pytest.raises(DataError, match=f"{IMAGES}.gz: corrupt, or of another data set .*SHA-256"):
+            read_verified("mnist", tmp_path, DIGESTS)
 
 
 @pytest.mark.fault("data", "missing file, or a folder, a FIFO or a link loop in its place")
-@pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "link loop"])
-def test_only_regular_files_are_opened(tmp_path, kind):
-    path = tmp_path / f"{IMAGES}.gz"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "link loop":
-        path.symlink_to(path)
+@pytest.mark.parametrize("make", [None, os.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])
+def test_only_regular_files_are_opened(tmp_path, make):
+    if make:
+        make(tmp_path / f"{IMAGES}.gz")
     with pytest.raises(MissingFile, match=f"no {IMAGES}"):
         find_file(tmp_path, IMAGES)
 
 
-def write_bomb(path, form):
-    """Write a file that is small on disk: the header of seven images, then 200 MB of zeros."""
-    zeros = bytes(200 << 20)
-    if form == "npz":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            archive.writestr("x_test.npy", b"\x93NUMPY\x01\x00\x76\x00" + zeros)
-    else:
-        compress = {"gz": gzip.compress, "xz": lambda content: lzma.compress(content, preset=0)}[form]
-        path.write_bytes(compress(CONTENT[:16] + zeros))
-
-
 @pytest.mark.fault("data", "decompression bomb")
-@pytest.mark.parametrize(
-    ("form", "function", "most"),
-    [
-        ("gz", f"read_unverified(FOLDER, {IMAGES!r})", 20),
-        ("xz", f"read_unverified(FOLDER, {IMAGES!r})", 20),
-        ("gz", f"read_verified('mnist', FOLDER, {DIGESTS!r})", 120),  # the largest file of MNIST has 45 MiB
-        ("npz", f"read_verified('mnist', FOLDER, {DIGESTS!r})", 160),
-    ],
-)
-def test_a_bomb_is_read_no_further_than_the_known_size(tmp_path, form, function, most):
-    write_bomb(tmp_path / ("mnist.npz" if form == "npz" else f"{IMAGES}.{form}"), form)
-    load = "from lab.guard.data_files import DataError, read_unverified, read_verified\n"
+@pytest.mark.parametrize("form", ["gz", "xz"])
+def test_a_bomb_is_read_no_further_than_its_header_says(tmp_path, form):
+    (tmp_path / IMAGES).write_bytes(FORMS[form](CONTENT[:16] + bytes(64 << 20)))
+    load = "from lab.guard.data_files import DataError, read_unverified\n"
     _, before = run_measured(load)
-    call = function.replace("FOLDER", repr(str(tmp_path)))
+    call = f"read_unverified({str(tmp_path)!r}, {IMAGES!r})"
     message, peak = run_measured(f"{load}try:\n    {call}\nexcept DataError as error:\n    print(error)")
-    assert "corrupt" in message
-    assert peak - before < most
+    assert "corrupt (holds more bytes" in message
+    assert peak - before < 20
