@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-from lab.guard.errors import LabError
+from lab.guard.errors import LabError, brief
 
 # no others that Pillow knows: one of them is a programming language (EPS), and most are read by few
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -21,8 +21,7 @@ THUMBNAIL = 73  # the longer side of the images that Fashion-MNIST was made from
 CLOSE = 0.05 * 255 * 3**0.5  # "within 5% of the maximum possible intensity in RGB space"
 GREY = np.float32([0.299, 0.587, 0.114])  # weights of red, green and blue in brightness (ITU-R 601)
 LEAST_SHARE, LEAST_MEAN = 0.2, 5  # the least of 20,000 images: 22% of the box around the garment, 5 of 255 on average
-HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-WORKING_SIDE, CROPPING_SIDE, SHOWN_SIDE = 1024, 4 * THUMBNAIL, 280
+LARGEST_SIDE = 4 * THUMBNAIL  # of a photograph; a hundred of this size can be shown
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +40,8 @@ def read_photographs(paths):
             failures.append(error)
     if failures and len(paths) == 1:
         raise failures[0]
-    for error in failures:  # without control characters that a terminal would obey
-        logger.error("error: %s", "".join(each if each.isprintable() else "?" for each in str(error)))
+    for error in failures:
+        logger.error("error: %s", error)
     if not read:
         raise LabError(f"none of {len(paths)} photographs can be read")
     return read
@@ -51,7 +50,7 @@ def read_photographs(paths):
 def read_photograph(path):
     """Read an image file as the model gets it; warn if hardly a garment is left of it.
 
-    Returns: photograph, pixels: PIL.Image in mode RGB, small enough to show a hundred of them, and uint8 (28, 28)
+    Returns: photograph, pixels: as from `open_photograph`, and uint8 (28, 28)
     Raises: LabError, as `open_photograph` and `to_fashion_mnist`, with the file's name.
     """
     photograph = open_photograph(path)
@@ -66,14 +65,13 @@ def read_photograph(path):
     if share < LEAST_SHARE or pixels.mean() < LEAST_MEAN:
         advice = "take one garment on a plain background of another color"
         logger.warning("warning: %s: hardly a garment is left (%.0f%% of its box); %s", path, 100 * share, advice)
-    photograph.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     return photograph, pixels
 
 
 def open_photograph(path):
     """Open an image file of a common format: its first frame, upright, on white if it is transparent.
 
-    Returns: PIL.Image in mode RGB, its longer side at most 1024 pixels
+    Returns: PIL.Image in mode RGB, its longer side at most 292 pixels
     Raises: LabError, no such file, not an image, corrupt, or more pixels than Pillow's decompression-bomb limit.
     """
     from PIL import Image, ImageOps
@@ -86,12 +84,14 @@ def open_photograph(path):
             # warns of corrupt metadata
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as photo:
-                photo.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded small to begin with
-                photo.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
+                if photo.mode in ("1", "P"):  # whose pixels cannot be averaged
+                    photo = photo.convert("RGBA")
+                photo.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)  # averages noise and dust away
                 photo = ImageOps.exif_transpose(photo)
     except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         # what Pillow raises for corrupt files; RuntimeError is AVIF's
-        reason = "HEIC; export it as JPEG" if _is_heic(path) else error
+        is_heic = os.path.splitext(path)[1].lower() in (".heic", ".heif")
+        reason = "HEIC; export it as JPEG" if is_heic else brief(error)
         raise LabError(f"{path}: not an image that can be read ({reason})") from error
     if photo.mode.startswith(("I", "F")):  # 16 bits a pixel, which Pillow's own conversion would clip at 255
         levels = np.nan_to_num(np.asarray(photo, np.float32))
@@ -99,16 +99,6 @@ def open_photograph(path):
         photo = Image.fromarray((levels.clip(0) * (255 / max_pixel)).astype(np.uint8))
     photo = photo.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("RGB")
-
-
-def _is_heic(path):
-    """Return whether a file begins as those of phones do that save photographs as HEIC."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(12)
-    except OSError:
-        return False
-    return start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS
 
 
 def to_fashion_mnist(photo):
@@ -126,11 +116,9 @@ def to_fashion_mnist(photo):
             grey = pixels[..., 1]
             return 255 - grey if np.median(_border(grey)) > 127 else grey
 
-    photo = photo.copy()
-    photo.thumbnail((CROPPING_SIDE, CROPPING_SIDE), Image.Resampling.BOX)  # averages noise and dust away
     smooth = np.asarray(photo.filter(ImageFilter.MedianFilter(5)), np.float32)
     background = _estimate_background(smooth)
-    distance = np.linalg.norm(smooth - background, axis=2)
+    distance = _distance(smooth, background)
     most = distance.max()
     if most <= CLOSE:
         raise LabError("a single flat color, no garment stands out from the border")
@@ -162,17 +150,29 @@ def _border(values):
 
 
 def _estimate_background(pixels):
-    """Return the background's color for pixels float (height, width, 3): all of one color, or row by row.
+    """Return the background's color for pixels float (height, width, 3), guessed from the border.
 
-    It is the border's median color, if the four corners are alike. Otherwise, as with a wall and a floor, each row runs
-    evenly from the color at its left end to that at its right end.
+    Of three guesses, it is the one that most pixels are close to: all of one color; each row running evenly from its
+    left end to its right end, as with a wall and a floor; or fitted to the upper and lower edge, too, as with corners
+    that are darker than the center.
     """
-    border = np.median(_border(pixels), axis=0)
+    color = np.median(_border(pixels), axis=0)
+    edges = [pixels[:, 0], pixels[:, -1], pixels[0], pixels[-1]]
     corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
-    if np.linalg.norm(corners - corners.mean(axis=0), axis=1).max() <= 2 * CLOSE:
-        return np.broadcast_to(border, pixels.shape)
-    left, right = (_smooth_steps(pixels[:, column])[:, None] for column in (0, -1))
-    return left + np.linspace(0, 1, pixels.shape[1], dtype=np.float32)[:, None] * (right - left)
+    if _distance(corners, corners.mean(axis=0)).max() <= 2 * CLOSE:  # a garment may touch the edges
+        edges = [np.where(_distance(edge, color)[:, None] <= 4 * CLOSE, edge, color) for edge in edges]
+    left, right, top, bottom = map(_smooth_steps, edges)
+    down, across = (np.linspace(0, 1, size, dtype=np.float32)[:, None] for size in pixels.shape[:2])
+    rows = left[:, None] + across * (right - left)[:, None]
+    down = down[:, None]
+    fitted = rows + (1 - down) * (top - rows[0]) + down * (bottom - rows[-1])
+    guesses = np.broadcast_to(color, pixels.shape), rows, fitted
+    return max(guesses, key=lambda guess: (_distance(pixels, guess) <= CLOSE).sum())
+
+
+def _distance(colors, others):
+    """Return how far colors (..., 3) are from others."""
+    return np.linalg.norm(colors - others, axis=-1)
 
 
 def _smooth_steps(colors):
