@@ -80,20 +80,13 @@ def alter_model(path, name, config=None, dataset=None, members=(), version=None)
     return target
 
 
-def describe_names(module, name, arguments):
-    """Yield how a config names a function, and how it names a class."""
-    yield {"module": module, "class_name": "function", "config": name, "registered_name": name}
-    yield {"module": module, "class_name": name, "config": arguments, "registered_name": None}
-
-
 def set_in_last_layer(**values):
     """Return a function that changes the configuration of a model's last layer."""
     return lambda config: config["config"]["layers"][-1]["config"].update(values)
 
 
-def insert_layer(name, arguments):
-    """Return a function that inserts a layer of Keras' into a model's config."""
-    layer = {"module": "keras.layers", "class_name": name, "config": arguments, "registered_name": None}
+def insert_layer(layer):
+    """Return a function that inserts a layer, described by a dict, into a model's config."""
     return lambda config: config["config"]["layers"].insert(1, layer)
 
 

@@ -64,17 +64,17 @@ def notes(caplog, level="INFO"):
     return [record.getMessage() for record in records if record.levelname == level]
 
 
-KINDS = {"softmax": "probabilities", None: "logits", "sigmoid": "scores in [0, 1], which are divided by their sum"}
-
-
 @pytest.mark.fault("models", "other people's, .keras and legacy .h5: accepted")
-@pytest.mark.parametrize("head", KINDS)
 @pytest.mark.parametrize(
-    ("pixel_range", "suffix", "shape"),
-    [((0, 1), ".h5", (784,)), ((0, 255), ".keras", (28, 28, 1)), ((-1, 1), ".h5", (28, 28))],
+    ("head", "kind", "pixel_range", "suffix", "shape"),
+    [
+        ("softmax", "probabilities", (0, 255), ".keras", (28, 28, 1)),
+        (None, "logits", (-1, 1), ".h5", (28, 28)),
+        ("sigmoid", "scores in [0, 1], which are divided by their sum", (0, 1), ".h5", (784,)),
+    ],
 )
 def test_the_range_of_pixels_is_found_and_said(
-    tmp_path, linear_classifier, splits, caplog, head, pixel_range, suffix, shape
+    tmp_path, linear_classifier, splits, caplog, head, kind, pixel_range, suffix, shape
 ):
     caplog.set_level("INFO")
     path = tmp_path / f"model{suffix}"
@@ -87,7 +87,7 @@ def test_the_range_of_pixels_is_found_and_said(
     accuracy = (probabilities.argmax(axis=1) == labels).mean()
     (note,) = notes(caplog)
     taken = f"[{pixel_range[0]}, {pixel_range[1]}]: {accuracy:.0%} of 300 test images are correct (in "
-    assert note.startswith(f"model: {path} gives {KINDS[head]}; with pixels in {taken}")
+    assert note.startswith(f"model: {path} gives {kind}; with pixels in {taken}")
     assert accuracy > 0.7
     assert not notes(caplog, "WARNING")
 
@@ -95,9 +95,7 @@ def test_the_range_of_pixels_is_found_and_said(
 @pytest.mark.parametrize(
     ("layer", "arguments", "weights_for", "taken", "dtype"),
     [
-        ("Rescaling", {"scale": 1 / 255}, (0, 1), (0, 255), None),
         ("Rescaling", {"scale": 1 / 255}, (0, 1), (0, 255), "uint8"),
-        ("Rescaling", {"scale": 1 / 127.5, "offset": -1}, (-1, 1), (0, 255), None),
         ("Rescaling", {"scale": -1.0, "offset": 1}, (1, 0), (0, 1), None),
         ("Normalization", {"axis": None, "mean": 127.5, "variance": 127.5**2}, (-1, 1), (0, 255), None),
     ],
@@ -157,9 +155,8 @@ def test_a_half_float_that_overflows_in_some_range_is_taken_in_another(tmp_path,
 
 
 @pytest.mark.fault("models", "weights that are not finite")
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(tmp_path, value, splits):
-    model = build_linear_model((np.full((784, 10), value), np.zeros(10)), (0, 1), None)
+def test_weights_that_are_not_finite_are_refused(tmp_path, splits):
+    model = build_linear_model((np.full((784, 10), np.nan), np.zeros(10)), (0, 1), None)
     path = tmp_path / "model.keras"
     model.save(path)
     with pytest.raises(LabError, match="not finite") as caught:
@@ -170,20 +167,14 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value, splits):
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_a_model_is_loaded_as_it_was_saved(tmp_path, suffix):
     start_tensorflow()
-    from keras import Input, Sequential, activations, initializers, layers, ops, regularizers
+    from keras import Input, Sequential, layers, ops
 
     def custom_loss(actual, predicted):
         return ops.mean(actual - predicted)
 
-    head = layers.Dense(
-        10,
-        activation=ops.log_softmax,
-        kernel_initializer=initializers.HeNormal(),
-        kernel_regularizer=regularizers.L2(0.1),
-        bias_constraint="non_neg",
-    )
-    hidden = [layers.Dense(4, activation=activation) for activation in ("relu", activations.gelu, activations.mish)]
-    model = Sequential([Input((28, 28)), layers.Flatten(), *hidden, Sequential([layers.LeakyReLU()]), head])
+    hidden = [layers.Dense(4, activation="mish", kernel_regularizer="l2"), Sequential([layers.LeakyReLU()])]
+    head = layers.Dense(10, activation=ops.log_softmax, bias_constraint="non_neg")
+    model = Sequential([Input((28, 28)), layers.Flatten(), *hidden, head])
     model.compile(loss=custom_loss, metrics=["accuracy"])
     model.save(tmp_path / f"model{suffix}")
     loaded = load_model(tmp_path / f"model{suffix}")
@@ -194,17 +185,13 @@ def test_a_model_is_loaded_as_it_was_saved(tmp_path, suffix):
     assert not loaded.compiled
 
 
-@pytest.mark.parametrize("structure", [lambda tensor: {"image": tensor}, lambda tensor: [tensor]])
-@pytest.mark.parametrize("side", ["inputs", "outputs"])
 @pytest.mark.filterwarnings("ignore:The structure of `inputs`")  # Keras', of a dict of inputs
-def test_one_tensor_in_a_dict_or_list_is_accepted(tmp_path, structure, side, splits):
+def test_one_tensor_in_a_dict_or_list_is_accepted(tmp_path, splits):
     start_tensorflow()
     from keras import Input, Model, layers
 
     image = Input((28, 28), name="image")
-    tensors = {"inputs": image, "outputs": layers.Dense(10)(layers.Flatten()(image))}
-    tensors[side] = structure(tensors[side])
-    Model(**tensors).save(tmp_path / "model.keras")
+    Model({"image": image}, [layers.Dense(10)(layers.Flatten()(image))]).save(tmp_path / "model.keras")
     images, labels = splits[1].first(20)
     probabilities = predict(load_compatible_model(tmp_path / "model.keras", images, labels), images)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
@@ -283,9 +270,7 @@ def test_other_shapes_are_refused_in_one_line(tmp_path):
     heads = [layers.Dense(classes)(image) for classes in (10, 3)]
     incompatible = {
         "(None, 783)": Sequential([Input((783,)), layers.Dense(10)]),
-        "(None, 28, 28, 3)": Sequential([Input((28, 28, 3)), layers.Flatten(), layers.Dense(10)]),
         "(None, 11)": Sequential([Input((28, 28)), layers.Flatten(), layers.Dense(11)]),
-        "(None, 28, 10)": Sequential([Input((28, 28)), layers.Dense(10)]),
         "(None, 28, 28) and (None, 28, 28)": Model(pair, layers.Dense(10)(layers.Flatten()(layers.Add()(pair)))),
         "(None, 10) and (None, 3)": Model(image, heads),
     }

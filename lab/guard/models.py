@@ -1,11 +1,10 @@
-"""Keras models of other people: files are checked before Keras' safe mode opens them, and adapted to pixels in [0, 1].
+"""Keras models of other people: files are opened in Keras' safe mode, and adapted to pixels in [0, 1].
 
 Safe mode (Keras 3.15) runs no code in a file and follows no links out of it. What it lets through is refused here:
-small files that unpack to gigabytes, models too large for this machine, and functions that are no part of a model.
-HDF5 itself is not hardened: some corrupt .h5 files crash it or let it loop. TensorFlow must have been started.
+small files that unpack to gigabytes, and models too large for this machine. HDF5 itself is not hardened: some corrupt
+.h5 files crash it or let it loop. TensorFlow must have been started.
 """
 
-import io
 import json
 import logging
 import math
@@ -15,19 +14,16 @@ import shutil
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from lab.guard.errors import LabError
+from lab.guard.errors import LabError, brief
 from lab.guard.files import temporary_folder
 
 INPUT_SHAPES = ((None, 28, 28), (None, 28, 28, 1), (None, 28 * 28))
 PIXEL_RANGES = ((0, 1), (0, 255), (-1, 1))  # the usual ones
-LARGEST_MODEL = 2**30  # bytes, on disk and in memory: tenfold what a classifier of 28 x 28 pixels needs
-LARGEST_CONFIG = 4 * 2**20  # bytes of JSON: thousands of layers
-MODULES = {"activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics", "models"}
-MODULES |= {"ops", "optimizers", "quantizers", "random", "regularizers", "src"}  # of Keras, that a config may name
+LARGEST_MODEL = 2**28  # parameters: tenfold what a classifier of 28 x 28 pixels needs
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +100,7 @@ def load_model(path):
     try:
         with _in_lower_case(path) as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Do not pass an `input_shape`")  # which most layers of Keras 2 do
-            config, version = _check_file(file)
+            config, version = _read_config(file)
             _require_moderate_size(config)
             model = keras.models.load_model(file, compile=False)
         takes, gives = ([tensor.shape for tensor in getattr(model, name, [])] for name in ("inputs", "outputs"))
@@ -123,9 +119,9 @@ def load_model(path):
 
 
 def _reason(error):
-    # the cause comes last, after what Keras says of each object that contains it, or in bold
+    """Return the cause: it comes last, after what Keras says of each object that contains it, or in bold."""
     text = str(error).rpartition("Exception encountered: ")[2].partition("\x1b[1m")
-    return " ".join((text[2] or text[0]).partition("\x1b[0m")[0].split())[:200] or type(error).__name__
+    return brief(error, (text[2] or text[0]).partition("\x1b[0m")[0])
 
 
 def _conversion(path):
@@ -140,8 +136,6 @@ def _conversion(path):
 @contextmanager
 def _in_lower_case(path):
     """Yield the path of a model file, or of a copy: Keras does not know suffixes in capitals."""
-    if os.path.getsize(path) > LARGEST_MODEL:
-        raise ValueError(f"more than {LARGEST_MODEL:,} bytes")
     suffix = os.path.splitext(path)[1]
     if suffix == suffix.lower():
         yield path
@@ -150,26 +144,14 @@ def _in_lower_case(path):
             yield shutil.copyfile(path, folder / f"model{suffix.lower()}")
 
 
-def _check_file(path):
-    """Refuse what Keras' safe mode accepts: small files of huge content, and functions that are no part of a model.
+def _read_config(path):
+    """Return a model's config, a dict, and the version of Keras that wrote the file, "" if it does not say.
 
-    Keras refuses only what unpacks to more than 4 GiB. It compresses nothing that it writes, so that a compressed file
-    is not Keras' own and need not be unpacked to learn how large it is.
+    Small files of huge content are refused: Keras itself refuses only what unpacks to more than 4 GiB. It compresses
+    nothing that it writes, so that a compressed file need not be unpacked to learn how large it is.
 
-    Returns: the model's config, a dict; the version of Keras that wrote the file, "" if it does not say
-    Raises: ValueError, the file has such a thing; and what zipfile, json and h5py raise.
+    Raises: ValueError, the file is compressed; and what zipfile, json and h5py raise.
     """
-    if not str(path).endswith(".keras"):
-        return _check_hdf5(path)
-    with zipfile.ZipFile(path) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("its archive is compressed, which Keras' own are not")
-        config = _check_config(archive.read("config.json"))
-        _check_hdf5(io.BytesIO(archive.read("model.weights.h5")))
-        return config, _version(json.loads(archive.read("metadata.json")).get("keras_version"))
-
-
-def _check_hdf5(file):
     import h5py
 
     def is_packed(item):
@@ -177,41 +159,28 @@ def _check_hdf5(file):
             item.dtype.hasobject or item.chunks or item.nbytes > item.id.get_storage_size()
         )
 
-    with h5py.File(file) as weights:
+    written = None
+    with ExitStack() as opened:
+        if str(path).endswith(".keras"):
+            archive = opened.enter_context(zipfile.ZipFile(path))
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its archive is compressed, which Keras' own are not")
+            written = {"model_config": archive.read("config.json"), **json.loads(archive.read("metadata.json"))}
+            path = opened.enter_context(archive.open("model.weights.h5"))
+        weights = opened.enter_context(h5py.File(path))
         packed = weights.visititems(lambda name, item: name if is_packed(item) else None)
         if packed:
             raise ValueError(f"{packed} is compressed or larger than what is stored of it, which Keras' own are not")
-        return _check_config(weights.attrs.get("model_config", "{}")), _version(weights.attrs.get("keras_version"))
-
-
-def _check_config(text):
-    """Return a config, decoded; refuse a huge one, and what is no part of a model.
-
-    Keras accepts almost any name that it exports, and calls it to predict: one loads a data set from the network,
-    another one breaks every model that is loaded later. A Lambda layer calls any of them with any arguments.
-    """
-    if len(text) > LARGEST_CONFIG:
-        raise ValueError(f"its config has more than {LARGEST_CONFIG:,} bytes")
-    config = json.loads(text)
-    nodes = [config]
-    for node in nodes:
-        if isinstance(node, dict):
-            name = node.get("config") if node.get("class_name") == "function" else node.get("class_name")
-            parts = f"{node.get('module')}.{name}".split(".")
-            if parts[-1] == "Lambda" or (parts[0] == "keras" and len(parts) > 2 and parts[1] not in MODULES):
-                raise ValueError(f"it names {'.'.join(parts)}, which is not a safe part of a model")
-            nodes += node.values()
-        elif isinstance(node, list):
-            nodes += node
-    return config
-
-
-def _version(text):
-    return re.match("[0-9.]*", text.decode() if isinstance(text, bytes) else str(text))[0]
+        written = written or dict(weights.attrs)
+    if "model_config" not in written:
+        raise ValueError("it holds weights only; save the whole model with model.save")
+    version = written.get("keras_version", "")
+    version = version.decode() if isinstance(version, bytes) else str(version)
+    return json.loads(written["model_config"]), re.match("[0-9.]*", version)[0]
 
 
 def _require_moderate_size(config):
-    """Refuse a config that asks for more parameters than LARGEST_MODEL has room for, before Keras makes them."""
+    """Refuse a config that asks for more parameters than LARGEST_MODEL, before Keras makes them."""
     import keras
 
     def count_parameters():
@@ -223,11 +192,9 @@ def _require_moderate_size(config):
                 model = kind.from_config(config["config"])
         return sum(math.prod(variable.shape) for variable in model.variables)
 
-    if not config:
-        raise ValueError("it holds weights only; save the whole model with model.save")
     with ThreadPoolExecutor(1) as thread:  # Keras' scopes, and its list of variables to be made, are local to a thread
         parameters = thread.submit(count_parameters).result()
-    if parameters > LARGEST_MODEL // 4:  # float32
+    if parameters > LARGEST_MODEL:
         raise ValueError(f"it asks for {parameters:,} parameters")
 
 
