@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 STUDIES := convolution_gain training_length why_it_helps sample_efficiency robustness what_filters_see
 
-.PHONY: all help test test-faults lint figures study publish reproduce soak bench lock clean
+.PHONY: all help test test-faults lint figures study publish reproduce soak bench gpu-check lock clean
 
 all: .venv/installed  ## set up, train both models of the original project, and print their difference (the default)
 	$(BIN)/python deep_learning.py
@@ -57,6 +57,9 @@ soak: .venv/installed-dev  ## all fault tests in their long form, and their tabl
 
 bench: .venv-bench/installed  ## compare the recipe with Keras, PyTorch and JAX: an hour
 	.venv-bench/bin/python benchmarks/run.py
+
+gpu-check: .venv/installed  ## on a machine with a GPU: is training right there, and how fast? a minute or two
+	$(BIN)/python benchmarks/gpu_check.py
 
 lock: .venv/installed  ## find the versions of everything again, from those that requirements*.txt name
 	$(PIP) uv==0.13.9
