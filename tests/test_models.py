@@ -12,33 +12,19 @@ from lab.training.startup import start_tensorflow
 
 
 @pytest.mark.parametrize(
-    ("script", "layers", "parameters", "input_shape"),
-    [
-        (deep_learning, ["Flatten", "Dense", "Dropout", "Dense", "Softmax"], 101_770, (None, 28, 28)),
-        (
-            deep_learning_conv,
-            ["Conv2D", "Flatten", "Dense", "Dropout", "Dense", "Softmax"],
-            2_770_634,
-            (None, 28, 28, 1),
-        ),
-    ],
+    ("script", "layers", "activation"), [(deep_learning, [], "relu"), (deep_learning_conv, ["Conv2D"], "linear")]
 )
-def test_the_models_are_those_of_the_original_project(script, layers, parameters, input_shape):
+def test_the_models_are_those_of_the_original_project(script, layers, activation):
     start_tensorflow()
     model = script.build_model()
+    *convolution, _, hidden, dropout, output, _ = model.layers
+    layers = [*layers, "Flatten", "Dense", "Dropout", "Dense", "Softmax"]
     assert [type(layer).__name__ for layer in model.layers] == layers
-    assert model.count_params() == parameters
-    assert model.input_shape == input_shape
-    hidden, output = (layer for layer in model.layers if type(layer).__name__ == "Dense")
-    assert (hidden.units, output.units) == (128, 10)
-    assert hidden.activation.__name__ == ("relu" if script is deep_learning else "linear")
-    assert output.activation.__name__ == "linear"
-    (dropout,) = (layer for layer in model.layers if type(layer).__name__ == "Dropout")
-    assert dropout.rate == 0.2
-    if script is deep_learning_conv:
-        convolution = model.layers[0]
-        assert (convolution.filters, convolution.kernel_size) == (32, (3, 3))
-        assert convolution.activation.__name__ == "relu"
+    assert (hidden.units, output.units, dropout.rate) == (128, 10, 0.2)
+    assert (hidden.activation.__name__, output.activation.__name__) == (activation, "linear")
+    for layer in convolution:
+        assert (layer.filters, layer.kernel_size, layer.activation.__name__) == (32, (3, 3), "relu")
+    assert model.input_shape == ((None, 28, 28, 1) if convolution else (None, 28, 28))
 
 
 @pytest.mark.parametrize(

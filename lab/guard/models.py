@@ -85,9 +85,8 @@ def _report(path, kind, ranges, best, accuracies, images):
 def load_model(path):
     """Load a Keras model file that classifies 28 x 28 pixels; code in it is never run. Returns: model, not compiled
 
-    Raises: LabError, no such file, not a model that Keras' safe mode loads, a decompression bomb, functions that are no
-        part of a model, a file of Keras 1 or 2 that Keras 3 cannot read, or other shapes than (28, 28), (28, 28, 1) or
-        (784,) and 10.
+    Raises: LabError, no such file, not a model that Keras' safe mode loads, a decompression bomb, a file of Keras 1 or
+        2 that Keras 3 cannot read, or other shapes than (28, 28), (28, 28, 1) or (784,) and 10.
     """
     import keras
 

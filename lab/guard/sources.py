@@ -37,26 +37,19 @@ def find_files(data_set, digests, folder=None):
         try:
             contents = read_verified(data_set, given, digests)
         except DataError as error:
-            if folder:
-                raise
-            raise DataError(f"{error}; {variable} gives this folder") from error
+            raise DataError(f"{error}{'' if folder else f'; {variable} gives this folder'}") from error
         note(f"data: {given}")
         return contents
 
-    package, failures = f"package {DEBIAN_PACKAGE}", []
-    sources = {
-        keras_cache(data_set): read_verified,
-        SYSTEM_FOLDER: read_verified,
-        DOWNLOAD_URL: functools.partial(_fetch, _download),
-        package: functools.partial(_fetch, _unpack_package),
-    }
+    sources = [(keras_cache(data_set), read_verified), (DOWNLOAD_URL, functools.partial(_fetch, _download))]
     ways = f"allow https to {DOWNLOAD_URL.split('/')[2]} (through a proxy with a certificate of its own: set "
     ways += "SSL_CERT_FILE to that), or give the folder of the four files with --data-dir"
-    if data_set == "mnist":  # Debian has no package of it
-        del sources[SYSTEM_FOLDER], sources[package]
-    else:
+    if data_set == "fashion-mnist":  # of MNIST, Debian has no package
+        sources.insert(1, (SYSTEM_FOLDER, read_verified))
+        sources.append((f"package {DEBIAN_PACKAGE}", functools.partial(_fetch, _unpack_package)))
         ways = f"install the package {DEBIAN_PACKAGE} (Debian, Ubuntu), {ways}"
-    for source, read in sources.items():
+    failures = []
+    for source, read in sources:
         try:
             contents = read(data_set, source, digests)
         except DataError as error:

@@ -72,9 +72,8 @@ def test_only_regular_files_are_opened(tmp_path, make):
 
 
 @pytest.mark.fault("data", "decompression bomb")
-@pytest.mark.parametrize("form", ["gz", "xz"])
-def test_a_bomb_is_read_no_further_than_its_header_says(tmp_path, form):
-    (tmp_path / IMAGES).write_bytes(FORMS[form](CONTENT[:16] + bytes(64 << 20)))
+def test_a_bomb_is_read_no_further_than_its_header_says(tmp_path):
+    (tmp_path / IMAGES).write_bytes(gzip.compress(CONTENT[:16] + bytes(64 << 20), compresslevel=1))
     load = "from lab.guard.data_files import DataError, read_unverified\n"
     _, before = run_measured(load)
     call = f"read_unverified({str(tmp_path)!r}, {IMAGES!r})"
