@@ -1,7 +1,6 @@
-"""What the scripts' command lines share: what their flags mean, which model they use, how a training is printed."""
+"""What the scripts' command lines share: flags and what they mean, which model is used, how a training is printed."""
 
 import argparse
-import functools
 import inspect
 import logging
 import statistics
@@ -22,13 +21,50 @@ from lab.training.startup import start_tensorflow
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 SMOKE_IMAGES = {"train_images": 2_000, "test_images": 500}
+REFUSED = {  # flag: those that it does not go with, by their names in the options
+    "retrain": ("model",),
+    "from_results": ("retrain", "jobs", "cluster", "smoke", "train_images"),
+    "smoke": ("train_images",),
+}
 
 logger = logging.getLogger(__name__)
 
 
+def _shared_parser(description, suffixes, without=()):
+    """Return a parser with the flags that all scripts share.
+
+    Args: the script's docstring; suffixes of what `--save` names; names of flags that would do nothing
+    """
+    layout, recipe = argparse.RawDescriptionHelpFormatter, Recipe()
+    parser = argparse.ArgumentParser(description=description, formatter_class=layout, allow_abbrev=False)
+
+    def add(name, **settings):
+        if name not in without:
+            parser.add_argument(name, **settings)
+
+    add("--epochs", type=flags.whole_number(1), metavar="N", help=f"default {recipe.epochs}")
+    add("--batch-size", type=flags.whole_number(1, 60_000), metavar="N", help=f"default {recipe.batch_size}")
+    add("--learning-rate", type=flags.positive_float, metavar="X", help=f"default {recipe.learning_rate}")
+    precision_help = "compute dtype, default float32; tf32 for GPUs only"
+    add("--precision", choices=("float32", "tf32", "bfloat16"), help=precision_help)
+    add("--threads", type=flags.whole_number(1, 1024), metavar="N", help=f"default {recipe.threads}")
+    add("--seed", type=flags.whole_number(0, flags.LARGEST_SEED), default=0, metavar="N", help="default 0")
+    data_help = "fashion-mnist, mnist, or a folder of four IDX files (docs/data.md); default fashion-mnist"
+    add("--dataset", type=flags.nonempty_path, default=Path("fashion-mnist"), metavar="NAME|DIR", help=data_help)
+    add("--data-dir", type=flags.nonempty_path, metavar="DIR", help="folder of the named data set; no other is tried")
+    add("--train-images", type=flags.whole_number(10), metavar="N", help="train on the first N only; saved apart")
+    add("--output-dir", type=flags.nonempty_path, default=published.SAVES, metavar="DIR", help="default saves/")
+    add("--retrain", action="store_true", help="train even if a saved result can be reused")
+    save_help = f"save there, by default in the output folder ({', '.join(suffixes)})"
+    add("--save", type=flags.path_with(suffixes), nargs="?", const=True, metavar="PATH", help=save_help)
+    add("--smoke", action="store_true", help="a run of seconds on a small part of the data, saved apart")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
 def figure_parser(description):
     """Return the parser of a script that draws what a model predicts. Args: the script's docstring"""
-    parser = flags.make_parser(description, published.SAVES, FIGURE_SUFFIXES)
+    parser = _shared_parser(description, FIGURE_SUFFIXES)
     parser.add_argument("--model", type=flags.nonempty_path, metavar="PATH", help="any compatible Keras model file")
     range_help = "pixel values that --model was trained on, such as 0 255 or -1 1; by default what suits it best"
     parser.add_argument("--pixel-range", type=flags.finite_float, nargs=2, metavar=("LOW", "HIGH"), help=range_help)
@@ -41,25 +77,41 @@ def study_parser(description, variants, seeds, first_seed=0, without=()):
     Args: the script's docstring; dict of Variant by name; how many seeds by default, and the first; names of flags that
         would do nothing
     """
-    parser = flags.make_parser(description, published.SAVES, FIGURE_SUFFIXES, without)
-    flags.add_study_flags(parser, variants, seeds, first_seed)
+    parser = _shared_parser(description, FIGURE_SUFFIXES, without)
+    parser.set_defaults(seed=first_seed)
+    names, count = list(variants), f"runs of each variant, from --seed on; default {seeds}"
+    parser.add_argument("--seeds", type=flags.whole_number(1, 1000), default=seeds, metavar="N", help=count)
+    parser.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    jobs_help = "runs at once; default one for each core"
+    parser.add_argument("--jobs", type=flags.whole_number(1), metavar="N", help=jobs_help)
+    parser.add_argument("--cluster", type=flags.scheduler_address, metavar="tcp://HOST:PORT", help="a Dask scheduler")
+    parser.add_argument("--from-results", action="store_true", help="no runs: the published ones, in results/")
     return parser
 
 
 def parse(parser, argv):
-    """Parse arguments; what they mean is in `recipe`, `dataset` and `output_dir`, with parts and other data apart."""
-    options = flags.parse_flags(parser, argv)
-    given = {each.name: getattr(options, each.name, None) for each in fields(Recipe)}
-    options.recipe = replace(
-        Recipe(epochs=1) if options.smoke else Recipe(),
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    """Parse arguments and refuse those that do not go together; return options.
+
+    What they mean is in `recipe`, in `dataset`, a DataSet, and in `output_dir`, where parts and other data are apart.
+    """
+    options = parser.parse_args(argv)
+    given = {name: value for name, value in vars(options).items() if value not in (None, False)}
+    for name, others in REFUSED.items():
+        for other in others:
+            if {name, other} <= given.keys():
+                parser.error(f"argument --{name.replace('_', '-')}: not with --{other.replace('_', '-')}")
+    if "pixel_range" in given and "model" not in given:
+        parser.error("argument --pixel-range: only with --model")
+    if options.seed + given.get("seeds", 1) > flags.LARGEST_SEED + 1:
+        parser.error(f"argument --seeds: {options.seeds} from {options.seed} on; the largest is {flags.LARGEST_SEED}")
+
+    recipe = Recipe(epochs=1) if options.smoke else Recipe()
+    options.recipe = replace(recipe, **{each.name: given[each.name] for each in fields(Recipe) if each.name in given})
     vars(options).update(asdict(options.recipe))
-    train_images = getattr(options, "train_images", None)
-    images = SMOKE_IMAGES if options.smoke else {"train_images": train_images}
+    images = SMOKE_IMAGES if options.smoke else {"train_images": given.get("train_images")}
     options.dataset = find_data_set(str(options.dataset), options.data_dir, **images)
     apart = [options.dataset.name] if options.dataset.name != "fashion-mnist" else []
-    apart += ["smoke"] if options.smoke else [f"first-{train_images}"] if train_images else []
+    apart += ["smoke"] if options.smoke else [f"first-{given['train_images']}"] if "train_images" in given else []
     options.output_dir = options.output_dir.joinpath(*apart)
     ensure_temporary_folder(options.output_dir)
     return options
@@ -71,29 +123,22 @@ def parse_arguments(train, argv):
     Args: the script's `train`, a function of the options, which have `dataset`, `seed`, `epochs`, `batch_size`,
         `learning_rate` and `checkpoint`; arguments
     """
-    parser = flags.make_parser(train.__globals__["__doc__"], published.SAVES, (".keras",), without=("--retrain",))
+    parser = _shared_parser(train.__globals__["__doc__"], (".keras",), without=("--retrain",))
     parser.add_argument("--resume", action="store_true", help="resume an interrupted training after its last epoch")
     options = parse(parser, argv)
     start_tensorflow(options.threads, options.precision)
-    path = options.save if isinstance(options.save, Path) else None
-    return _settled(train, _options_for(train, options, path, options.resume))
+    return _training_options(train, options, options.resume, options.save if isinstance(options.save, Path) else None)
 
 
-def _options_for(train, options, path=None, resume=True):
-    """Return the options of one script's training: as `parse_arguments`, and where its model is saved."""
+def _training_options(train, options, resume, path=None):
+    """Return the options of one script's training: as `parse_arguments`, where its model is saved, what decides it."""
     path = path or options.output_dir / f"{Path(inspect.getfile(train)).stem}.keras"
     require_writable(path)
-    decided_by = functools.cache(lambda: _describe_training(train, options))
+    decided_by = _describe_training(train, options)
+    provenance.require_unedited(train)
     checkpoint = Checkpoint(path.with_suffix(".checkpoint.npz"), decided_by, resume)
     added = {"model_path": path, "provenance": decided_by, "checkpoint": checkpoint}
     return argparse.Namespace(**{**vars(options), **added})
-
-
-def _settled(train, training):
-    """Return the options of a training that begins, what decides it described: its script may be edited meanwhile."""
-    training.provenance()
-    provenance.require_unedited(train)
-    return training
 
 
 def _describe_training(train, options):
@@ -118,16 +163,16 @@ def load_or_train(train, options):
     Args: the script's `train`, for example `deep_learning.train`; options, as from `parse`
     """
     start_tensorflow(options.threads, options.precision)
-    training = _options_for(train, options, resume=not options.retrain)
+    training = _training_options(train, options, resume=not options.retrain)
     if not options.retrain:
         try:
-            found = load_saved(training.model_path, training.provenance())
+            found = load_saved(training.model_path, training.provenance)
         except LabError as reason:
             logger.info("training: %s", reason)
         else:
             logger.info("reused: %s", training.model_path)
             return found
-    return train(_settled(train, training))
+    return train(training)
 
 
 def given_or_trained_model(train, options):

@@ -11,18 +11,19 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from lab.guard.errors import LabError, cleanup_on_signal, exit_now
+from lab.guard.errors import LabError, exit_now
 from lab.guard.files import temporary_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-ATTEMPTS = 3  # at a task whose process or worker is lost
+ATTEMPTS = 3  # at a task whose process is killed
 LONGEST_LINE = 500  # characters of an error
-EXPECTED_ERROR_EXIT = 3  # exit code of a process that ends with a LabError; a traceback's is 1
 
 logger = logging.getLogger(__name__)
+_children = set()
 
 
 class RunLost(Exception):
@@ -34,17 +35,17 @@ def run_tasks(module, tasks, jobs=None, cluster=None):
 
     Args: name of the module that runs one task; dict of tasks by key; processes at once on this machine, by default one
         for each core; address of a Dask scheduler, instead of this machine
-    Raises: LabError, as `run_in_subprocess`, or a task was lost several times, or the cluster; RuntimeError, likewise.
+    Raises: LabError, as `run_in_subprocess`, or a task's process was killed several times, or the cluster is lost.
     """
     with _dask_executor(cluster) if cluster else _local_executor(jobs) as submit:
         pending = {submit(module, task): key for key, task in tasks.items()}
-        losses = dict.fromkeys(tasks, 0)
+        losses = Counter()
         while pending:
             finished, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)  # Windows sees Ctrl-C only in between
             for future in finished:
                 key = pending.pop(future)
                 try:
-                    content = future.result()
+                    yield key, future.result()
                 except CancelledError as error:
                     raise LabError("the cluster is lost; finished runs are kept, start again for the rest") from error
                 except RunLost as error:
@@ -53,28 +54,19 @@ def run_tasks(module, tasks, jobs=None, cluster=None):
                         raise LabError(f"{key}: its process was killed {ATTEMPTS} times, last by {error}") from error
                     logger.warning("killed, tried again: %s (%s)", key, error)
                     pending[submit(module, tasks[key])] = key
-                else:
-                    yield key, content
-
-
-_children = set()
 
 
 @contextlib.contextmanager
 def _local_executor(jobs):
     """Yield a function that submits a task to a pool of threads, each of which waits for a process."""
-
-    def kill_children():
-        [process.kill() for process in list(_children)]
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     executor = ThreadPoolExecutor(jobs or cores)
     try:
-        with cleanup_on_signal(kill_children):
-            yield lambda module, task: executor.submit(run_in_subprocess, module, task)
-    finally:
+        yield lambda module, task: executor.submit(run_in_subprocess, module, task)
+    finally:  # for a signal, the processes end by themselves
         executor.shutdown(wait=False, cancel_futures=True)
-        kill_children()
+        for process in list(_children):
+            process.kill()
 
 
 @contextlib.contextmanager
@@ -110,32 +102,28 @@ def _dask_executor(address):
 def run_in_subprocess(module, task):
     """Run one task in a process that ends when this one does; return its result.
 
-    Raises: LabError, the process has ended with one; RunLost, it was killed; RuntimeError, with its traceback as a
-        note.
+    Raises: LabError, the last line that the process says, with all of it as a note; RunLost, it was killed.
     """
     with temporary_folder("lab-run-") as folder:
         command = [sys.executable, "-m", module, str(folder / "result")]
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, env=environment, text=True, errors="replace", **pipes) as process:
+        settings = {"env": {**os.environ, "PYTHONPATH": path}, "text": True, "errors": "replace"}
+        with subprocess.Popen(command, **pipes, **settings) as process:
             _children.add(process)
             try:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.write(json.dumps(task) + "\n")
                     process.stdin.flush()  # left open: the process ends when it is closed
-                messages = process.stderr.read()
+                messages = process.stderr.read().strip()
                 process.wait()
             finally:
                 process.kill()
                 _children.discard(process)
-        if process.returncode < 0:
-            raise RunLost(f"signal {-process.returncode}")
-        if process.returncode and not messages.strip():  # as a kill ends it on Windows
+        if process.returncode < 0 or (process.returncode and not messages):  # the latter as a kill ends it on Windows
             raise RunLost(f"exit code {process.returncode}")
         if process.returncode:
-            kind = LabError if process.returncode == EXPECTED_ERROR_EXIT else RuntimeError
-            error = kind(messages.strip().rpartition("\n")[2].removeprefix("error: "))
+            error = LabError(messages.rpartition("\n")[2])
             error.add_note(messages)  # with the traceback
             raise error
         return (folder / "result").read_bytes()
@@ -144,14 +132,12 @@ def run_in_subprocess(module, task):
 def serve_task(run):
     """In the process that `run_in_subprocess` has started, run the task and write its result, which must be bytes."""
     task = json.loads(sys.stdin.readline())
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(2)), daemon=True).start()
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(2)), daemon=True).start()
     try:
         Path(sys.argv[1]).write_bytes(run(task))
     except Exception as error:
-        expected = isinstance(error, LabError)
-        if not expected:
-            traceback.print_exc()
-        line = " ".join((f"{error}" if expected else f"{type(error).__name__}: {error}").split())
-        print(f"error: {line[:LONGEST_LINE]}", file=sys.stderr, flush=True)
-        os._exit(EXPECTED_ERROR_EXIT if expected else 1)
+        traceback.print_exc()
+        line = f"{error}" if isinstance(error, LabError) else f"{type(error).__name__} (--debug shows where): {error}"
+        print(" ".join(line.split())[:LONGEST_LINE], file=sys.stderr)
+        exit_now(1)
     exit_now(0)

@@ -77,34 +77,30 @@ def _plain(node):
 
 
 def own_files(values, files=()):
-    """Return the files that define these functions and classes, these files, and what they import, in order.
+    """Return the files that define these functions, classes and objects, these files, and what they import, in order.
 
     Not those of lab/training, which count for every run, of the rest of lab/, which decides no number, and of installed
     packages, which count by their version.
     """
-    found, queue = set(), [Path(inspect.getfile(value)).resolve() for value in _defined(values)]
-    queue += [Path(path).resolve() for path in files]
+    found, queue = set(), [Path(path).resolve() for path in (*files, *map(_defining_file, values)) if path]
     for path in queue:  # it grows meanwhile
         if _is_own(path) and path not in found:
             if not path.is_file():
                 raise LabError(f"{path}: what takes part in a training must be defined in a file")
             found.add(path)
-            queue += _imported(path)[0]
+            names, beside = _imported(path)
+            queue += [*beside, *(file for name in names for file in _own_files_of(name))]
     return sorted(found, key=lambda path: (path.name, path))
 
 
-def _defined(values):
-    """Yield the functions and classes behind values: partials, methods, decorated functions, closures, instances."""
-    for value in values:
-        if isinstance(value, functools.partial):
-            yield from _defined([value.func, *value.args, *value.keywords.values()])
-        elif inspect.isfunction(value) or inspect.ismethod(value):
-            yield inspect.unwrap(value)
-            cells = getattr(value, "__closure__", None) or ()
-            yield from _defined(cell.cell_contents for cell in cells if callable(cell.cell_contents))
-        elif value is not None and type(value).__module__ != "builtins" or inspect.isclass(value):
-            defined = value if inspect.isclass(value) else type(value)
-            yield from (each for each in defined.__mro__ if hasattr(sys.modules.get(each.__module__), "__file__"))
+def _defining_file(value):
+    """Return the file of a function, of a partial's or a decorated one, of a class, or of an object's; None for C."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    value = inspect.unwrap(value)
+    defined = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+    with contextlib.suppress(TypeError, OSError):
+        return inspect.getfile(defined)
 
 
 def require_unedited(function):
@@ -143,41 +139,33 @@ def _package_folders():
 
 
 def _imported(path):
-    """Return what a Python file imports: the files of own modules, and the names of all top-level packages."""
-    names, places = set(), set()
+    """Return the names of what a Python file imports, `module.name`, and what files its relative imports may mean."""
+    names, beside = set(), []
     for node in ast.walk(_parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level:
-            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
-            for place in (base, *(base / alias.name for alias in node.names)):
-                places |= {place.with_name(f"{place.name}.py"), place / "__init__.py"}
+            beside += path.parents[node.level - 1].rglob("*.py")
         elif isinstance(node, ast.ImportFrom):
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    packages = {name.partition(".")[0] for name in names}
-    own = {name for name in packages if name == "lab" or any(map(_is_own, _locations(name)))}
-    for name in names:
-        parts = name.split(".") if name.partition(".")[0] in own else []
-        for n in range(len(parts)):  # a package's __init__.py runs, too
-            places.update(_locations(".".join(parts[: n + 1])))
-    return sorted(place for place in places if place.is_file() and _is_own(place)), packages
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names, beside
 
 
-def _locations(name):
-    """Return the file, or the folders, of a module; [] if there is none of this name, or it is a function."""
-    with contextlib.suppress(ImportError, ValueError, AttributeError):
-        spec = importlib.util.find_spec(name)
-        places = [spec.origin] if spec.has_location else spec.submodule_search_locations or []
-        return [Path(place).resolve() for place in places]
-    return []
+def _own_files_of(name):
+    """Return the file of the own module that a name is imported from; of an own package, all files."""
+    if name.startswith("lab."):
+        return CHANGES.glob(f"{name.split('.')[2]}.py") if name.startswith("lab.changes.") else []
+    spec = importlib.util.find_spec(name.partition(".")[0])
+    if spec and spec.submodule_search_locations:
+        folders = [Path(folder).resolve() for folder in spec.submodule_search_locations]
+        return [path for folder in filter(_is_own, folders) for path in folder.rglob("*.py")]
+    return [Path(spec.origin).resolve()] if spec and spec.has_location else []
 
 
 def package_versions(files):
     """Return the versions of the packages that own files import, but for those that every training uses, as text."""
-    names = set().union(*(_imported(path)[1] for path in files)) - sys.stdlib_module_names - {"lab", *LIBRARIES}
-    if not names:
-        return ""
-    packages = {package for name in names for package in _distributions().get(name, [])}
+    names = {name.partition(".")[0] for path in files for name in _imported(path)[0]} - sys.stdlib_module_names
+    packages = {package for name in names - {"lab", *LIBRARIES} for package in _distributions().get(name, [])}
     return ", ".join(f"{package.lower()} {version(package)}" for package in sorted(packages, key=str.lower))
 
 
@@ -194,17 +182,18 @@ def library_versions():
 
 
 @functools.cache
-def describe_model(build_model, initialize, precision):
+def describe_model(build_model, precision):
     """Return the digest of an untrained model's configuration and initial weights, and its parts that are not Keras'.
 
     The weights are those of seed 0, so that a model is built once, not once for each seed; the seed counts by itself.
-    Initializers count through these weights. Args: `initialize`, lab.training.recipe.initialize_model; `precision`
-    decides the dtypes.
+    Initializers count through these weights. `precision`, which lab.training.startup has set, decides the dtypes.
     """
-    with ThreadPoolExecutor(1) as thread:  # of its own: there, the names that Keras makes up for layers start from one
-        model = thread.submit(initialize, build_model, 0).result()
     import keras
 
+    from lab.training.recipe import initialize_model
+
+    with ThreadPoolExecutor(1) as thread:  # of its own: there, the names that Keras makes up for layers start from one
+        model = thread.submit(initialize_model, build_model, 0).result()
     layers = list(_flatten(model))
     parts = [value for layer in layers for name, value in vars(layer).items() if not name.endswith("_initializer")]
     parts = [*layers, *filter(callable, parts)]
@@ -230,11 +219,9 @@ def checkout_state():
     """Return the commit of the project's checkout and whether anything in it differs from that; "" and None without."""
 
     def git(*arguments):
-        command = ["git", "-C", str(ROOT), *arguments]
-        # git writes UTF-8, also where Python expects another encoding, as on Windows
-        text = {"encoding": "utf-8", "errors": "replace"}
-        process = subprocess.run(command, capture_output=True, check=True, timeout=30, **text)
-        return process.stdout.strip()
+        # UTF-8 is what git writes, also where Python expects another encoding, as on Windows
+        settings = {"stderr": subprocess.DEVNULL, "timeout": 30, "encoding": "utf-8", "errors": "replace"}
+        return subprocess.check_output(["git", "-C", str(ROOT), *arguments], **settings).strip()
 
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         if Path(git("rev-parse", "--show-toplevel")).resolve() == ROOT:

@@ -76,14 +76,14 @@ def save(model, history, scores, options):
 
     optimizer = keras.saving.serialize_keras_object(model.optimizer)
     record = {
-        **options.provenance(),
+        **options.provenance,
         # its name counts up: adam_1
         "optimizer": {"class_name": optimizer["class_name"], **optimizer["config"], "name": None},
         **describe_result(model, history, scores),
     }
     with atomic_write(options.model_path) as temporary:
         model.save(temporary)
-    with atomic_write(_record_path(options.model_path)) as temporary:
+    with atomic_write(options.model_path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
     options.checkpoint.path.unlink(missing_ok=True)
     logger.info("saved: %s", options.model_path)
@@ -97,22 +97,19 @@ def load_saved(path, provenance):
     """
     if not os.path.isfile(path):  # no error for a name that is too long
         raise LabError(f"no saved model at {path}")
+    record_path = path.with_suffix(".json")
     try:
-        record = json.loads(_record_path(path).read_text(encoding="utf-8"))
+        record = json.loads(record_path.read_text(encoding="utf-8"))
         changed = differing_parts({name: record[name] for name in provenance if name in record}, provenance)
         digest = record["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise LabError(f"no usable record {_record_path(path)}") from error
+        raise LabError(f"no usable record {record_path}") from error
     if changed:
         raise LabError(f"{path} is from a training with different {', '.join(changed)}")
     model = load_model(path)
     if arrays_digest(model.get_weights()) != digest:
         raise LabError(f"{path} and its record are from two different trainings")
     return model, record
-
-
-def _record_path(path):
-    return path.with_suffix(".json")
 
 
 class Checkpoint:
@@ -122,7 +119,7 @@ class Checkpoint:
     """
 
     def __init__(self, path, provenance, resume):
-        """Args: path; function that returns what decides the training; whether to use a file that exists.
+        """Args: path; what decides the training, a dict of JSON types; whether to use a file that exists.
 
         Raises: LabError, there is no place to write to.
         """
@@ -132,7 +129,7 @@ class Checkpoint:
     def save(self, history, variables):
         """Write the history and the values of Keras variables; only warn if the disk is full."""
         arrays = {f"variable{n}": variable.numpy() for n, variable in enumerate(variables)}
-        record = {"provenance": self.provenance(), "history": history}
+        record = {"provenance": self.provenance, "history": history}
         try:
             with atomic_write(self.path) as temporary:
                 Run(record, arrays, np.empty(0)).save(temporary, np.savez)
@@ -145,16 +142,12 @@ class Checkpoint:
             return None
         try:
             saved = Run.from_file(self.path)
-            changed = differing_parts(saved.record["provenance"], self.provenance())
-            values = list(saved.arrays.values())
-            if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
-                changed.append("variables")
-            if changed:
+            if changed := differing_parts(saved.record["provenance"], self.provenance):
                 raise LabError(f"{self.path} is of a training with different {', '.join(changed)}")
         except (LabError, KeyError) as error:
             logger.warning("from the start: %s", error)
             return None
-        for variable, value in zip(variables, values, strict=True):
+        for variable, value in zip(variables, saved.arrays.values(), strict=True):
             variable.assign(value)
         logger.info("resumed: after epoch %d", len(saved.record["history"]["seconds"]))
         return saved.record["history"]

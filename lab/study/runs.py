@@ -6,7 +6,7 @@ is started again does only the missing runs. A run's name holds the digest of al
 """
 
 import functools
-import importlib.util
+import importlib
 import io
 import json
 import logging
@@ -29,7 +29,7 @@ from lab.study.provenance import ROOT, arrays_digest, code_digest, differing_par
 from lab.study.records import Run, describe_result
 from lab.training.data import DataSet, data_digest, load_data
 from lab.training.predictions import collect_predictions, unchanged
-from lab.training.recipe import Recipe, initialize_model, train
+from lab.training.recipe import Recipe, train
 from lab.training.startup import start_tensorflow
 
 logger = logging.getLogger(__name__)
@@ -57,9 +57,8 @@ class RunKey(NamedTuple):
     @classmethod
     def from_record(cls, record):
         """Return the key of a finished run or of a task."""
-        return cls(
-            record["variant"], record["seed"], Recipe(**{each.name: record[each.name] for each in fields(Recipe)})
-        )
+        recipe = Recipe(**{each.name: record[each.name] for each in fields(Recipe)})
+        return cls(record["variant"], record["seed"], recipe)
 
     def __str__(self):
         return f"{self.variant}, seed {self.seed}"
@@ -78,29 +77,24 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
     Returns: dict of Run by RunKey, in the order of the plan
     Raises: LabError, no data, no place to write to, a training that diverges, no cluster, or code that changes.
     """
+    script = Path(script).resolve()
     variants, splits = load_variants(script), load_data(data_set)
+    # as another machine finds it: relative to the project, if it is in there
+    place = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else str(script)
     start_tensorflow(plan[0].recipe.threads, plan[0].recipe.precision)
-    results = published.RESULTS / Path(script).stem
-    known = {} if retrain else {record["run"]: record for record in published.read_records(results)}
-    tasks, paths, runs, changed = {}, {}, {}, set()
+    results = published.RESULTS / script.stem
+    known = {record["run"]: record for record in published.read_records(results)}
+    tasks, paths, runs = {}, {}, {}
     for key in plan:
         decided_by = describe_run(script, variants[key.variant], key, splits)
         name = f"{key.variant}-{key.seed}-{provenance.text_digest(json.dumps(decided_by, sort_keys=True))[:12]}"
-        path = paths[key] = Path(folder) / f"{name}.npz"
-        if os.path.exists(path) and not retrain:
-            try:
-                runs[key] = Run.from_file(path)
-                continue
-            except LabError as error:
-                logger.warning("rerun: %s", error)
-        if name in known:
-            (runs[key],) = published.read_runs(results, [known[name]])
-            continue
-        changed.update(_changed_since_earlier_runs(path, key, decided_by))
-        where = _relative(script), asdict(data_set)
-        tasks[key] = {"run": name, "variant": key.variant, "decided_by": decided_by, "where": where}
-    if changed:
-        logger.info("rerun: changed since earlier runs: %s", ", ".join(sorted(changed)))
+        paths[key] = Path(folder) / f"{name}.npz"
+        run = None if retrain else _find_run(paths[key], results, known.get(name))
+        if run:
+            runs[key] = run
+        else:
+            task = {"run": name, "variant": key.variant, "decided_by": decided_by}
+            tasks[key] = {**task, "script": place, "data_set": asdict(data_set)}
     if tasks:
         require_writable(paths[next(iter(tasks))])
         before, started = len(runs), time.monotonic()
@@ -113,41 +107,28 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
             minutes = (time.monotonic() - started) / 60 / (len(runs) - before) * (len(plan) - len(runs))
             state = f"{len(runs)} of {len(plan)} runs, about {minutes:.1f} min left"
             logger.info("study: %s; %s: accuracy %.4f", state, key, runs[key].record["test_accuracy"])
-    if others := max(0, len(list(Path(folder).glob("[!.]*.npz"))) - len(runs)):
-        logger.info("ignored: %d other runs in %s", others, folder)
     return {key: runs[key] for key in plan}
 
 
-def load_variants(script):
-    """Return the VARIANTS of a script, a file. Raises: LabError, it has none."""
-    path = Path(script).resolve()
-    module = sys.modules.get(path.stem)
-    if getattr(module, "__file__", None) != str(path):
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    if not hasattr(module, "VARIANTS"):
-        raise LabError(f"{script}: has no VARIANTS, a dict of lab.study.runs.Variant by name")
-    return module.VARIANTS
-
-
-def _relative(script):
-    """Return the path of a script as another machine finds it: relative to the project, if it is in there."""
-    path = Path(script).resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
-
-
-def _changed_since_earlier_runs(path, key, decided_by):
-    """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
-    differences = []
-    for other in path.parent.glob(f"{key.variant}-{key.seed}-*.npz"):
+def _find_run(path, results, record):
+    """Return the finished Run of a path, or else the published one of a record; None if there is neither."""
+    if os.path.exists(path):
         try:
-            record = Run.from_file(other).record
-            if RunKey.from_record(record) == key:
-                differences.append(differing_parts({name: record[name] for name in decided_by}, decided_by))
-        except (LabError, KeyError, TypeError):  # a file with a record of another form
-            continue
-    return min(differences, key=len, default=[])
+            return Run.from_file(path)
+        except LabError as error:
+            logger.warning("rerun: %s", error)
+    return published.read_runs(results, [record])[0] if record else None
+
+
+def load_variants(script):
+    """Return the VARIANTS of a script, a file. Raises: LabError, its name is that of another module."""
+    path = Path(script).resolve()
+    if sys.path[0] != str(path.parent):
+        sys.path.insert(0, str(path.parent))  # also for what it imports from beside it
+    module = importlib.import_module(path.stem)
+    if Path(module.__file__).resolve() != path:
+        raise LabError(f"{script}: another module has this name, {module.__file__}; give the script a name of its own")
+    return module.VARIANTS
 
 
 def describe_run(script, variant, key, splits):
@@ -156,14 +137,14 @@ def describe_run(script, variant, key, splits):
     Where a closure, a partial or an object measures, or is part of the model, the script counts, too: it may have made
     them with values that no digest has. What transforms and selects counts through the images.
     """
-    model, parts = provenance.describe_model(variant.build_model, initialize_model, key.recipe.precision)
+    model, parts = provenance.describe_model(variant.build_model, key.recipe.precision)
     model_files = own_files(parts, () if all(map(is_top_level, parts)) else (script,))
     changes = variant.transform, variant.select, variant.collect
     change_files = own_files(changes, () if is_top_level(variant.collect) else (script,))
     return {
         **asdict(key.recipe),
         "seed": key.seed,
-        "images_sha256": _images_digest(variant.select, variant.transform, key.seed, splits),
+        "images_sha256": _images_digest(variant, key.seed, splits),
         "model_sha256": model,
         "training_code": provenance.training_code(),
         "changes_code": code_digest(change_files),
@@ -176,41 +157,40 @@ def describe_run(script, variant, key, splits):
 _image_digests = {}
 
 
-def _images_digest(select, transform, seed, splits):
+def _images_digest(variant, seed, splits):
     """Return the digest of what a model is trained, evaluated and validated on."""
-    key = (select, transform, seed if select or transform else 0, *map(id, splits))
+    changes = variant.select, variant.transform
+    key = (*changes, seed if any(changes) else 0, *map(id, splits))
     if key not in _image_digests:
-        selected, prepare = _select_data(select, transform, seed, splits)
-        _image_digests[key] = arrays_digest(
-            [array for split in selected for array in (prepare(split.images), split.labels)]
-        )
+        selected, prepare = _select_data(variant, seed, splits)
+        arrays = [array for split in selected for array in (prepare(split.images), split.labels)]
+        _image_digests[key] = arrays_digest(arrays)
     return _image_digests[key]
 
 
-def _select_data(select, transform, seed, splits):
+def _select_data(variant, seed, splits):
     """Return the Splits to train, evaluate and validate on, and the function that changes their images for the model.
 
     The last Split is missing if the run has no validation set.
     """
-    selected = select(*splits, seed) if select else splits
-    return selected, functools.partial(transform, seed=seed) if transform else unchanged
+    selected = variant.select(*splits, seed) if variant.select else splits
+    return selected, functools.partial(variant.transform, seed=seed) if variant.transform else unchanged
 
 
 def _do_run(task):
     """Do the run that a task describes, in this process; return its file's content."""
-    script, data_set = task["where"]
-    decided_by, data_set = task["decided_by"], DataSet(**data_set)
+    decided_by, data_set, script = task["decided_by"], DataSet(**task["data_set"]), ROOT / task["script"]
     key = RunKey.from_record({**decided_by, "variant": task["variant"]})
     start_tensorflow(key.recipe.threads, key.recipe.precision)
-    variant, splits = load_variants(ROOT / script)[key.variant], load_data(data_set)
-    _require_same(decided_by, describe_run(ROOT / script, variant, key, splits))
-    selected, prepare = _select_data(variant.select, variant.transform, key.seed, splits)
+    variant, splits = load_variants(script)[key.variant], load_data(data_set)
+    _require_same(decided_by, describe_run(script, variant, key, splits))
+    selected, prepare = _select_data(variant, key.seed, splits)
     prepared = [split._replace(images=prepare(split.images)) for split in selected]
     model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared)
     measured = variant.collect(model, selected[1], prepare)
     arrays = {name: np.asarray(value) for name, value in measured.items()}
     # the code was not edited between import and digest
-    _require_same(decided_by, describe_run(ROOT / script, variant, key, splits))
+    _require_same(decided_by, describe_run(script, variant, key, splits))
     record = {
         "run": task["run"],
         "variant": key.variant,
