@@ -32,16 +32,14 @@ def read_photographs(paths):
     Returns: list of (path, photograph, pixels), the latter two as from `read_photograph`
     Raises: LabError, none can be read.
     """
-    read, failures = [], []
+    read = []
     for path in paths:
         try:
             read.append((path, *read_photograph(path)))
         except LabError as error:
-            failures.append(error)
-    if failures and len(paths) == 1:
-        raise failures[0]
-    for error in failures:
-        logger.error("error: %s", error)
+            if len(paths) == 1:
+                raise
+            logger.error("error: %s", error)
     if not read:
         raise LabError(f"none of {len(paths)} photographs can be read")
     return read
@@ -152,9 +150,9 @@ def _border(values):
 def _estimate_background(pixels):
     """Return the background's color for pixels float (height, width, 3), guessed from the border.
 
-    Of three guesses, it is the one that most pixels are close to: all of one color; each row running evenly from its
-    left end to its right end, as with a wall and a floor; or fitted to the upper and lower edge, too, as with corners
-    that are darker than the center.
+    It is the first of three guesses to which about as many pixels are close as to the best: all of one color; each row
+    running evenly from its left to its right end, as with a wall and a floor; or fitted to the upper and lower edge,
+    too, as with corners that are darker than the center.
     """
     color = np.median(_border(pixels), axis=0)
     edges = [pixels[:, 0], pixels[:, -1], pixels[0], pixels[-1]]
@@ -167,7 +165,8 @@ def _estimate_background(pixels):
     down = down[:, None]
     fitted = rows + (1 - down) * (top - rows[0]) + down * (bottom - rows[-1])
     guesses = np.broadcast_to(color, pixels.shape), rows, fitted
-    return max(guesses, key=lambda guess: (_distance(pixels, guess) <= CLOSE).sum())
+    shares = [(_distance(pixels, guess) <= CLOSE).mean() for guess in guesses]
+    return next(guess for guess, share in zip(guesses, shares, strict=True) if share >= 0.9 * max(shares))
 
 
 def _distance(colors, others):
