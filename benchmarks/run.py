@@ -97,7 +97,8 @@ def format_ratio(numerators, denominators):
 def compare_seconds(seconds, digits):
     """Return, by name, median seconds and ratio as text. Args: by name, a list of a value per round; digits"""
     if KERAS.keys() <= seconds.keys():
-        seconds = {**seconds, BETTER: [min(both) for both in zip(*(seconds[name] for name in KERAS), strict=True)]}
+        forms = {name: seconds[name] for name in (OURS, *KERAS)}
+        seconds = {**forms, BETTER: [*map(min, *(forms[name] for name in KERAS))], **seconds}
     return {
         name: [f"{statistics.median(each):.{digits}f}", "" if name == OURS else format_ratio(seconds[OURS], each)]
         for name, each in seconds.items()
