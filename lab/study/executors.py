@@ -96,7 +96,8 @@ def _dask_executor(address):
         yield lambda module, task: executor.submit(run_on_worker, module, task)
     finally:
         executor.shutdown(wait=False)
-        client.close(timeout=2)
+        with contextlib.suppress(TimeoutError):  # of a cluster that is lost: said already
+            client.close(timeout=2)
 
 
 def run_in_subprocess(module, task):
