@@ -21,6 +21,10 @@ sys.path.insert(0, str(ROOT))
 
 os.environ["MPLBACKEND"] = "Agg"
 
+# by the names of their modules, found by looking, so that a new one is covered as soon as it exists
+SCRIPTS = [path.stem for path in sorted(ROOT.glob("*.py"))]
+SCRIPTS += [f"examples.{path.stem}" for path in sorted((ROOT / "examples").glob("*.py"))]
+
 
 def run_script(name, *arguments, cwd=ROOT, **environment):
     """Run a script as a user would, with no display, no terminal and no input; return the finished process."""
@@ -115,6 +119,17 @@ def smoke_saves(tmp_path_factory):
         name: run_script(name, "--smoke", "--output-dir", folder, cwd=folder)
         for name in ("deep_learning.py", "deep_learning_conv.py")
     }
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory):
+    """Return an output folder with a finished study of 2 x 2 runs, and its process."""
+    from studies import DENSE_AND_CONV
+
+    folder = tmp_path_factory.mktemp("study")
+    process = run_script(*DENSE_AND_CONV, "--output-dir", folder)
+    assert process.returncode == 0, process.stderr
+    return folder, process
 
 
 def pytest_addoption(parser):

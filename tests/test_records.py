@@ -1,6 +1,6 @@
 """Trained models on disk: which are reused, which are trained again and why, and what their files hold.
 
-tests/test_reuse.py tries which changes of code count. tests/faults/test_result_faults.py has more corrupt files.
+tests/test_reuse.py tries which changes of code count.
 """
 
 import json
@@ -9,12 +9,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from conftest import flip_bits
 
 import deep_learning
 from lab.guard.errors import LabError
 from lab.study import command_line
 from lab.study.provenance import arrays_digest
-from lab.study.records import Checkpoint
+from lab.study.records import Checkpoint, load_saved
 from lab.training.predictions import predict
 
 
@@ -64,52 +65,100 @@ def test_another_seed_or_recipe_is_trained_again_and_named(saved, caplog):
     assert not load_or_train(saved, *arguments)[2]
 
 
-@pytest.mark.fault("results", "corrupt model: trained again")
-def test_a_corrupt_model_is_trained_again(saved, caplog):
+@pytest.mark.fault("results", "model that is corrupt, or of another training than its record: trained again")
+@pytest.mark.parametrize(
+    ("script", "size", "reason"),
+    [
+        ("deep_learning", 5_000, ": not a Keras model that can be loaded safely"),
+        ("deep_learning_conv", None, " and its record are from two different trainings"),  # a kill between the two
+    ],
+)
+def test_a_model_that_is_corrupt_or_not_the_records_is_trained_again(saved, smoke_saves, caplog, script, size, reason):
     before = json.loads(saved.with_suffix(".json").read_text())
-    saved.write_bytes(saved.read_bytes()[:5_000])
+    saved.write_bytes((smoke_saves[0] / "smoke" / f"{script}.keras").read_bytes()[:size])
     caplog.set_level("INFO")
     _, record, trained = load_or_train(saved)
     assert trained
-    assert caplog.messages[0].startswith(f"training: {saved}: not a Keras model that can be loaded safely")
+    assert caplog.messages[0].startswith(f"training: {saved}{reason}")
     assert record["weights_sha256"] == before["weights_sha256"]
 
 
-@pytest.mark.fault("results", "model and record from two trainings: trained again")
-def test_a_kill_between_model_and_record_is_noticed(saved, smoke_saves, caplog):
-    shutil.copy(smoke_saves[0] / "smoke" / "deep_learning_conv.keras", saved)
-    caplog.set_level("INFO")
-    assert load_or_train(saved)[2]
-    assert caplog.messages[0] == f"training: {saved} and its record are from two different trainings"
+DECIDED_BY = ("epochs", "seed", "training_code", "script", "keras")  # some of what is in a record
+
+
+@pytest.fixture
+def reuse(saved):
+    """Return a function that returns the saved model and its record if they are reused; otherwise why not, a text."""
+    record = json.loads(saved.with_suffix(".json").read_text())
+
+    def reuse():
+        try:
+            return load_saved(saved, {name: record[name] for name in DECIDED_BY})
+        except LabError as error:
+            return str(error)
+
+    assert reuse()[1] == record
+    return reuse
+
+
+@pytest.mark.fault("results", "corrupt or missing record: trained again")
+def test_what_is_not_a_whole_record_is_not_used(saved, reuse, soak, count_cases):
+    path = saved.with_suffix(".json")
+    whole = path.read_bytes()
+    lengths = np.linspace(0, len(whole) - 2, 500 if soak else 30, endpoint=False, dtype=int)
+    contents = [b"[]", b"null", b"0", b'"seed"', b"\xff", b"\0", *(whole[:length] for length in lengths)]
+    for content in contents:
+        path.write_bytes(content)
+        assert reuse() == f"no usable record {path}"
+    others = [(key, value) for key in ("training_code", "weights_sha256") for value in (None, 0, [], {}, "x")]
+    for key, value in others:
+        path.write_text(json.dumps({**json.loads(whole), key: value}))
+        assert reuse().startswith(f"{saved} ")
+    path.unlink()
+    assert reuse() == f"no usable record {path}"
+    count_cases(len(contents) + len(others) + 1)
+
+
+@pytest.mark.fault("results", "record or model with a bit flipped: the same, or trained again")
+@pytest.mark.parametrize(("suffix", "flips"), [(".json", 100), (".keras", 30)])
+def test_a_flipped_bit_is_noticed_or_does_not_matter(saved, reuse, splits, soak, count_cases, suffix, flips):
+    images = splits[1].images[:10]
+    model, record = reuse()
+    before, path = predict(model, images), saved.with_suffix(suffix)
+    for _ in flip_bits(path, 8 * path.stat().st_size // (flips * 20 if soak else flips) | 1, count_cases):
+        reused = reuse()
+        if not isinstance(reused, str):
+            assert all(reused[1][name] == record[name] for name in (*DECIDED_BY, "weights_sha256"))
+            if suffix == ".keras":
+                np.testing.assert_array_equal(predict(reused[0], images), before)
 
 
 @pytest.mark.fault("results", "place that cannot be written: known before training")
-@pytest.mark.parametrize(
-    "path",
-    ["file/x.keras", "folder.keras", f"{'x' * 300}.keras", f"{'x/' * 3_000}x.keras"],
-    ids=["below a file", "a folder", "long name", "long path"],
-)
-def test_a_place_that_cannot_be_written_is_known_before_training(tmp_path, path):
+def test_a_place_that_cannot_be_written_is_known_before_training(tmp_path):
     (tmp_path / "file").touch()
-    (tmp_path / "folder.keras").mkdir()
-    with pytest.raises(LabError, match=r"cannot write|is a folder"):
-        command_line.parse_arguments(deep_learning.train, ["--smoke", "--save", str(tmp_path / path)])
+    with pytest.raises(LabError, match="cannot write"):
+        command_line.parse_arguments(deep_learning.train, ["--smoke", "--save", str(tmp_path / "file" / "x.keras")])
 
 
-def test_a_checkpoint_of_another_training_or_model_is_not_resumed(tmp_path, caplog):
+def test_a_checkpoint_that_is_corrupt_or_of_another_training_is_not_resumed(tmp_path, caplog):
     import keras
 
     variables = [keras.Variable(np.arange(3.0)), keras.Variable(np.zeros((2, 2)))]
     history = {"accuracy": [0.5], "loss": [1.0], "seconds": [2.0]}
     path = tmp_path / "x.checkpoint.npz"
-    Checkpoint(path, lambda: {"seed": 0}, resume=False).save(history, variables)
+    Checkpoint(path, {"seed": 0}, resume=False).save(history, variables)
     others = [keras.Variable(np.ones(3)), keras.Variable(np.ones((2, 2)))]
-    assert Checkpoint(path, lambda: {"seed": 0}, resume=False).restore(others) is None
-    assert Checkpoint(path, lambda: {"seed": 1}, resume=True).restore(others) is None
-    assert Checkpoint(path, lambda: {"seed": 0}, resume=True).restore(others[:1]) is None
-    assert [each.partition("different ")[2] for each in caplog.messages] == ["seed", "variables"]
+    assert Checkpoint(path, {"seed": 0}, resume=False).restore(others) is None
+    assert Checkpoint(path, {"seed": 1}, resume=True).restore(others) is None
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    assert Checkpoint(path, {"seed": 0}, resume=True).restore(others) is None
+    of_another, corrupt = caplog.messages
+    assert of_another.endswith(" is of a training with different seed")
+    assert ": corrupt (" in corrupt
+    path.write_bytes(whole)
     assert all((each.numpy() == 1).all() for each in others)
-    assert Checkpoint(path, lambda: {"seed": 0}, resume=True).restore(others) == history
+    assert Checkpoint(path, {"seed": 0}, resume=True).restore(others) == history
     np.testing.assert_array_equal(others[0].numpy(), [0, 1, 2])
 
 

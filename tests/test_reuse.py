@@ -4,7 +4,6 @@ The copy is in a folder whose name is that of a package, below `site-packages`; 
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -30,8 +29,10 @@ def start(shape, dtype=None):
     return ops.full(shape, 0.5)
 
 def make_build_model(units):
-    hidden = layers.Flatten, lambda: layers.Dense(units, kernel_initializer=start), lambda: layers.Dropout(0.2)
-    return lambda: Sequential([Input((28, 28)), *[make() for make in hidden], layers.Dense(10), layers.Softmax()])
+    def build_model():
+        hidden = layers.Dense(units, kernel_initializer=start)
+        return Sequential([Input((28, 28)), layers.Flatten(), hidden, layers.Dense(10), layers.Softmax()])
+    return build_model
 
 VARIANTS = {"mine": Variant("a label", make_build_model(8), shift_all, select_some(EVERY), count, {"units": 8})}
 
@@ -40,10 +41,10 @@ if __name__ == "__main__":
     (run,) = command_line.study_runs(__file__, options).values()
     print(run.arrays["count"])
 ''',
-    "measures.py": '''
+    "measures.py": """
 from collections import defaultdict
 from typing import ClassVar
-import deeper.constants
+import deeper
 from lab.changes.convolution_gain import shuffle_pixels
 
 class Settings:
@@ -59,15 +60,13 @@ def shift_all(images, seed):
     return images + 1
 
 def count(model, split, prepare):
-    """Return a number."""
     # a comment
     found = defaultdict(int)
     print(found["key"])
-    return {"count": len(split.labels) * Settings.factor * globals()["helper"]() * deeper.FACTOR * deeper.constants.TWO}
-''',
+    return {"count": len(split.labels) * Settings.factor * globals()["helper"]() * deeper.FACTOR}
+""",
     "deeper/__init__.py": "from .factors import FACTOR\n",
     "deeper/factors.py": "FACTOR = 1\n",
-    "deeper/constants.py": "TWO = 2\n",
     # own parts of a model and of a measurement, made with values of the script
     "parts.py": """
 import keras
@@ -162,12 +161,9 @@ PARTS = dict.fromkeys(OWN_PARTS, ["changes_code", "model_code"])  # the script t
 CHANGES = {
     "type of an exception": ("lab/training/startup.py", "raise LabError(", "raise ValueError(", EVERY_RUN),
     "threads": ("lab/training/startup.py", "_start(threads or 2)", "_start(threads or 3)", EVERY_RUN),
-    "setting of the optimizer": ("lab/training/recipe.py", "Adam(", "Adam(beta_1=0.8, ", EVERY_RUN),
     "new file of training": ("lab/training/more.py", None, "MORE = 1", EVERY_RUN),
     "docstring of training": ("lab/training/recipe.py", '"""Compile a model', '"""Prepare a model', {}),
-    "comment in training": ("lab/training/loop.py", "\nimport math\n", "\n# a comment\nimport math\n", {}),
     "statistics": ("lab/analysis/statistics.py", "LEVEL = 0.05", "LEVEL = 0.01", {}),
-    "guard": ("lab/guard/files.py", "import uuid", "import uuid\n\nMORE = 1", {}),
     "shuffle": (
         *("lab/changes/convolution_gain.py", "default_rng(seed)", "default_rng(seed + 1)"),
         {STUDIES[1]: ["images_sha256", "changes_code"], **COUNT},
@@ -185,7 +181,6 @@ CHANGES = {
         *("deep_learning.py", "keras.optimizers.Adam(", "keras.optimizers.SGD("),
         {"deep_learning.py: train": ["script"]},
     ),
-    "docstring of a script": ("deep_learning.py", '"""Experiment 1', '"""The first experiment', {}),
     "Keras": (
         *("keras-99.dist-info/METADATA", None, "Name: keras\nVersion: 99"),
         dict.fromkeys([*OURS, MINE], ["keras"]),
@@ -193,19 +188,14 @@ CHANGES = {
     "Pillow": ("pillow-99.dist-info/METADATA", None, "Name: pillow\nVersion: 99", {STUDIES[2]: ["packages"]}),
     "units in a closure": ("mine.py", "make_build_model(8)", "make_build_model(9)", {MINE: ["model_sha256"]}),
     "initializer": ("mine.py", "0.5", "0.6", {MINE: ["model_sha256"]}),
-    "dropout": ("mine.py", "Dropout(0.2)", "Dropout(0.3)", {MINE: ["model_sha256"]}),
     "transform": ("measures.py", "+ 1", "+ 2", {MINE: ["images_sha256", "changes_code"]}),
     "constant of a selection": ("mine.py", "EVERY = 2", "EVERY = 3", {MINE: ["images_sha256"]}),
     "class variable": ("measures.py", "ClassVar = 1", "ClassVar = 2", COUNT),
     "print that changes a mapping": ("measures.py", 'print(found["key"])', 'print(found.get("key"))', COUNT),
     "function found by name": ("measures.py", "return 1", "return 2", COUNT),
-    "module that is imported": ("deeper/constants.py", "TWO = 2", "TWO = 3", COUNT),
-    "package that is imported": ("deeper/__init__.py", "FACTOR\n", "FACTOR\nFACTOR += 1\n", COUNT),
-    "relative import": ("deeper/factors.py", "FACTOR = 1", "FACTOR = 2", COUNT),
-    "docstring of a measurement": ("measures.py", "Return a number.", "Return it.", {}),
+    "module that is imported": ("deeper/factors.py", "FACTOR = 1", "FACTOR = 2", COUNT),
     "comment in a measurement": ("measures.py", "# a comment", "# another\n    # comment", {}),
     "label": ("mine.py", '"a label"', '"another label"', {}),
-    "settings for a table": ("mine.py", '{"units": 8}', '{"units": "eight"}', {}),
     "own layer": ("pieces.py", "inputs * self", "inputs / self", PARTS),
     "own activation": ("pieces.py", "ops.abs", "ops.tanh", PARTS),
     "own lambda": ("pieces.py", "x * 2", "x * 3", PARTS),
@@ -218,14 +208,10 @@ CHANGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """Return a copy of the project with the user's experiments and the program that describes runs."""
-    folder = copy_project(tmp_path_factory.mktemp("copy") / "site-packages" / "keras")
-    (folder / "deeper").mkdir()
-    for name, text in {**FILES, "describe.py": DESCRIBE}.items():
+def write_files(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
-    return folder
 
 
 def concerned(file):
@@ -236,19 +222,16 @@ def concerned(file):
 
 
 @pytest.fixture(scope="module")
-def described(copy):
+def described(tmp_path_factory):
     """Return what decides each run, {run: parts}, before any change, and {change: the same} after each."""
+    folder = copy_project(tmp_path_factory.mktemp("copy") / "site-packages" / "keras")
+    write_files(folder, {**FILES, "describe.py": DESCRIBE})
     changes = [(*change[:3], concerned(change[0])) for change in CHANGES.values()]
-    before, *after = describe(copy, [*OURS, MINE, *OWN_PARTS], changes)
-    return before, dict(zip(CHANGES, after, strict=True))
-
-
-def describe(folder, runs, changes, **environment):
-    environment = {**os.environ, **environment}
-    streams = {"input": json.dumps([runs, changes]), "capture_output": True, "text": True}
-    process = subprocess.run([sys.executable, "describe.py"], cwd=folder, env=environment, **streams)
+    streams = {"input": json.dumps([[*OURS, MINE, *OWN_PARTS], changes]), "capture_output": True, "text": True}
+    process = subprocess.run([sys.executable, "describe.py"], cwd=folder, **streams)
     assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout)
+    before, *after = json.loads(process.stdout)
+    return before, dict(zip(CHANGES, after, strict=True))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -259,13 +242,11 @@ def test_a_change_reruns_what_it_decides_and_nothing_else(change, described):
 
 
 def test_another_folder_and_other_processes_find_the_same(described, tmp_path):
-    for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path, FILES)
     arguments = ("--smoke", "--seed", 3, "--output-dir", tmp_path)
-    process = run_script(str(tmp_path / "mine.py"), *arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    process = run_script(str(tmp_path / "mine.py"), *arguments, cwd=tmp_path.parent, PYTHONPATH=str(ROOT))
     assert process.returncode == 0, process.stderr
-    assert process.stdout == "1000\n"
+    assert process.stdout == "500\n"
     (path,) = (tmp_path / "smoke" / "mine").glob("*.npz")
     record, before = Run.from_file(path).record, described[0][MINE]
     assert {part for part in before if record[part] != before[part]} == {"epochs", "images_sha256"}

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import pstats
 import re
 import shutil
 import signal
@@ -13,14 +12,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, read_until, run_script, start
+from conftest import ROOT, SCRIPTS, read_until, run_script, start
 from mirror import make_arrays, write_data_set
 from PIL import Image
-from script_flags import SCRIPTS
 
 import confusion_matrix
 import convolution_gain
 import deep_learning
+import deep_learning_conv
 import deep_learning_pred
 from lab.guard.errors import LabError
 from lab.study.data_sets import CLASS_NAMES
@@ -113,18 +112,18 @@ def test_more_images_than_there_are_is_wrong_usage(script, arguments, problem, s
     assert problem in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_short_comparison_works_from_nothing_and_then_reuses(smoke_saves, tmp_path):
-    first, second = (
-        run_script("convolution_gain.py", "--short", "--smoke", "--output-dir", tmp_path, cwd=tmp_path)
-        for _ in range(2)
-    )
-    assert first.returncode == 0, first.stderr
-    assert f"training: no saved model at {tmp_path / 'smoke' / 'deep_learning.keras'}\n" in first.stderr
-    assert first.stdout.count("epoch 1/1") == 2
-    assert second.stderr.count("reused: ") == 2
-    assert second.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
+def test_the_short_comparison_works_from_nothing_and_then_reuses(smoke_saves, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    printed = []
+    for _ in range(2):
+        convolution_gain.main(["--short", "--smoke", "--output-dir", str(tmp_path)])
+        printed.append(capsys.readouterr().out)
+    assert f"training: no saved model at {tmp_path / 'smoke' / 'deep_learning.keras'}" in caplog.messages
+    assert printed[0].count("epoch 1/1") == 2
+    assert caplog.text.count("reused: ") == 2
+    assert printed[0].endswith(printed[1])
     dense, conv = (read_record(smoke_saves[0], name)["test_accuracy"] for name in TRAINING)  # of the same seed
-    assert f"two models that differ in two things: {100 * (conv - dense):+.2f} [" in second.stdout.splitlines()[-1]
+    assert f"two models that differ in two things: {100 * (conv - dense):+.2f} [" in printed[1].splitlines()[-1]
 
 
 @pytest.fixture
@@ -201,26 +200,34 @@ def test_without_the_fast_loop_a_script_trains_and_resumes(tmp_path, monkeypatch
 
 
 @pytest.mark.fault("processes", "SIGINT, SIGTERM or SIGKILL in the training: its checkpoint is whole, and resumed from")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_stopped_training_leaves_its_checkpoint_and_resumes_to_the_same_weights(tmp_path, number, code):
-    arguments = ["--smoke", "--epochs", "40", "--output-dir"]
-    process = start("deep_learning.py", *arguments, tmp_path)
-    read_until(process.stdout, "epoch 2/40")
+@pytest.mark.parametrize(
+    ("script", "epochs", "number", "code"),
+    [
+        (deep_learning, 40, signal.SIGINT, 130),
+        (deep_learning_conv, 5, signal.SIGTERM, 143),
+        (deep_learning, 40, signal.SIGKILL, -9),
+    ],
+)
+def test_a_stopped_training_leaves_its_checkpoint_and_resumes_to_the_same_weights(
+    tmp_path, script, epochs, number, code
+):
+    name, arguments = script.__name__, ["--smoke", "--epochs", str(epochs), "--output-dir"]
+    process = start(f"{name}.py", *arguments, tmp_path)
+    read_until(process.stdout, f"epoch 2/{epochs}")
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     assert stderr.splitlines()[-1] == "interrupted" if number == signal.SIGINT else "Traceback" not in stderr
     (checkpoint,) = (path for path in tmp_path.rglob("*") if path.is_file())
-    assert checkpoint.name == "deep_learning.checkpoint.npz"
+    assert checkpoint.name == f"{name}.checkpoint.npz"
     assert len(Run.from_file(checkpoint).record["history"]["seconds"]) >= 2
-    if number == signal.SIGKILL:
-        deep_learning.main([*arguments, str(tmp_path), "--resume"])
-        deep_learning.main([*arguments, str(tmp_path / "whole")])
-        resumed, whole = read_record(tmp_path), read_record(tmp_path / "whole")
-        for part in ("weights_sha256", "test_loss", "train_loss", "data_sha256"):
-            assert resumed[part] == whole[part]
-        assert len(resumed["history"]["loss"]) == resumed["epochs_done"] == 40
-        assert not checkpoint.exists()
+    script.main([*arguments, str(tmp_path), "--resume"])
+    script.main([*arguments, str(tmp_path / "whole")])
+    resumed, whole = read_record(tmp_path, name), read_record(tmp_path / "whole", name)
+    for part in ("weights_sha256", "test_loss", "train_loss", "data_sha256"):
+        assert resumed[part] == whole[part]
+    assert resumed["history"]["loss"] == whole["history"]["loss"]
+    assert not checkpoint.exists()
 
 
 @pytest.mark.fault("training", "learning rate that diverges: said, nothing saved")
@@ -230,13 +237,13 @@ def test_a_training_that_diverges_saves_nothing(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_another_data_set_has_a_folder_of_its_own(tmp_path):
+def test_another_data_set_has_a_folder_of_its_own(tmp_path, caplog):
+    caplog.set_level("INFO")
     write_data_set(tmp_path / "squares", make_arrays(2_000, 500))
     arguments = ["--smoke", "--dataset", str(tmp_path / "squares"), "--output-dir", str(tmp_path / "out")]
     deep_learning.main(arguments)
-    process = run_script("convolution_gain.py", *arguments, "--seeds", 1, "--variants", "dense")
-    assert process.returncode == 0, process.stderr
-    assert f"data: {tmp_path / 'squares'} (not verified" in process.stderr
+    convolution_gain.main([*arguments, "--seeds", "1", "--variants", "dense"])
+    assert f"data: {tmp_path / 'squares'} (not verified" in caplog.text
     (run,) = (tmp_path / "out" / "squares" / "smoke" / "convolution_gain").iterdir()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["squares"]
     script = read_record(tmp_path / "out" / "squares")
@@ -252,29 +259,23 @@ def test_a_copy_of_the_example_under_another_name_has_its_own_results(tmp_path):
     arguments = ("--smoke", "--seeds", 1, "--variants", "kernel-5", "--output-dir", tmp_path / "out")
     process = run_script(str(tmp_path / "my_kernels.py"), *arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert process.returncode == 0, process.stderr
+    assert re.fullmatch(r"\| 5 x 5  \| +\d\d\.\d\d \|", process.stdout.splitlines()[-1])
+    assert (tmp_path / "out" / "smoke" / "kernel_size.png").is_file()
     (run,) = (tmp_path / "out" / "smoke" / "my_kernels").iterdir()
     assert Run.from_file(run).record["parameters"] == 8 * 26 + 24 * 24 * 8 * 128 + 128 + 1_290
 
 
-def test_a_profiler_sees_the_training(tmp_path):
-    process = run_script(
-        "-m", "cProfile", "-o", tmp_path / "profile", ROOT / "deep_learning.py", "--smoke", "--output-dir", tmp_path
-    )
-    assert process.returncode == 0, process.stderr
-    assert "train" in {name for _, _, name in pstats.Stats(str(tmp_path / "profile")).stats}
-
-
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_answers_in_half_a_second(name):
-    """Of the processor's time: other tests run meanwhile."""
+def test_help_answers_in_half_a_second(name, tmp_path):
+    """Of the processor's time: other tests run meanwhile. From another folder, as an editor's Run button may do it."""
     seconds = []
-    for _ in range(3):
+    while len(seconds) < 3 and min(seconds, default=1) >= 0.5:  # not one that another process has disturbed
         before = os.times()
-        process = run_script(f"{name.replace('.', '/')}.py", "--help")
+        process = run_script(f"{name.replace('.', '/')}.py", "--help", cwd=tmp_path)
         after = os.times()
         seconds.append(sum(after[2:4]) - sum(before[2:4]))  # of child processes, in user and in system mode
-        assert process.returncode == 0
-    assert "--learning-rate" in process.stdout
+    assert process.returncode == 0
+    assert "--threads" in process.stdout
     assert min(seconds) < 0.5
 
 
@@ -287,14 +288,10 @@ def test_importing_a_script_does_nothing():
 
 @pytest.mark.fault("data", "given folder without the data")
 def test_a_given_folder_without_the_data_is_one_line(tmp_path):
-    arguments = ("--smoke", "--data-dir", tmp_path, "--output-dir", tmp_path / "out")
-    process = run_script("deep_learning.py", *arguments)
+    process = run_script("deep_learning.py", "--data-dir", tmp_path, "--output-dir", tmp_path / "out")
     assert (process.returncode, process.stdout) == (1, "")
     (line,) = process.stderr.splitlines()
     assert line.startswith(f"error: {tmp_path}")
-    debug = run_script("deep_learning.py", *arguments, "--debug")
-    assert debug.returncode == 1
-    assert "Traceback" in debug.stderr
 
 
 def test_on_a_terminal_the_progress_bar_counts_real_steps(tmp_path):

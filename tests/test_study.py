@@ -1,16 +1,16 @@
 """Studies at --smoke size: real processes, one run of each kind; tests/faults/test_study_faults.py has the faults."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_script
-from studies import DENSE_AND_CONV, PLAN, SMOKE, SMOKE_DATA, run_paths
+from conftest import ROOT
+from studies import PLAN, SMOKE, SMOKE_DATA, run_paths
 
-import convolution_gain
 from lab.changes.convolution_gain import shuffle_pixels
 from lab.guard.errors import LabError
 from lab.study import executors, provenance, published, runs
@@ -21,17 +21,8 @@ SCRIPT = ROOT / "convolution_gain.py"
 TINY_DATA = replace(SMOKE_DATA, train_images=64, test_images=50)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Return an output folder with a finished study of 2 x 2 runs, and its process."""
-    folder = tmp_path_factory.mktemp("study")
-    process = run_script(*DENSE_AND_CONV, "--output-dir", folder)
-    assert process.returncode == 0, process.stderr
-    return folder, process
-
-
-def test_a_study_prints_tables_and_conclusion(finished):
-    folder, process = finished
+def test_a_study_prints_tables_and_conclusion(finished_study):
+    folder, process = finished_study
     assert len(run_paths(folder)) == 4
     assert re.search(r"^\| dense +\| +101,770 \| +\d\d\.\d\d ± \d\.\d\d \[", process.stdout, re.M)
     assert re.search(r"^\| controlled gain: conv - dense \| +[+-]\d+\.\d\d \[", process.stdout, re.M)
@@ -42,8 +33,8 @@ def test_a_study_prints_tables_and_conclusion(finished):
     assert len(re.findall(r"^data: ", process.stderr, re.M)) == 1
 
 
-def test_a_run_is_saved_whole(finished, splits):
-    run = Run.from_file(next(path for path in run_paths(finished[0]) if path.name.startswith("conv")))
+def test_a_run_is_saved_whole(finished_study, splits):
+    run = Run.from_file(next(path for path in run_paths(finished_study[0]) if path.name.startswith("conv")))
     labels, arrays, record = splits[1].labels[:500], run.arrays, run.record
     assert record.keys() == published.COLUMNS.keys()
     np.testing.assert_array_equal(run.labels, labels)
@@ -52,8 +43,8 @@ def test_a_run_is_saved_whole(finished, splits):
     assert ((arrays["confidence"] > 0.1) & (arrays["confidence"] <= 1)).all()
 
 
-def test_a_script_trains_what_a_study_trains(finished, smoke_saves):
-    (ours,) = (Run.from_file(path).record for path in run_paths(finished[0]) if path.name.startswith("dense-0"))
+def test_a_script_trains_what_a_study_trains(finished_study, smoke_saves):
+    (ours,) = (Run.from_file(path).record for path in run_paths(finished_study[0]) if path.name.startswith("dense-0"))
     theirs = json.loads((smoke_saves[0] / "smoke" / "deep_learning.json").read_text())
     for part in ("weights_sha256", "test_accuracy", "test_loss", "train_accuracy", "train_loss", "training_code"):
         assert ours[part] == theirs[part]
@@ -65,76 +56,76 @@ def no_runs(monkeypatch):
     monkeypatch.setattr(runs, "run_tasks", lambda *given: pytest.fail("does a run"))
 
 
-def test_a_finished_study_is_not_done_again(finished, no_runs):
-    folder = finished[0] / "smoke" / "convolution_gain"
-    found = runs.run_study(SCRIPT, PLAN, folder, SMOKE_DATA)
-    assert list(found) == PLAN
-    assert {run.record["run"] for run in found.values()} == {path.stem for path in run_paths(finished[0])}
-
-
 @pytest.fixture
-def results(finished, tmp_path, monkeypatch):
+def results(finished_study, tmp_path, monkeypatch):
     """Return a folder with the finished runs as published ones, of a commit."""
     monkeypatch.setattr(published, "RESULTS", tmp_path)
-    found = [Run.from_file(path) for path in run_paths(finished[0])]
+    found = [Run.from_file(path) for path in run_paths(finished_study[0])]
     found = [replace(run, record={**run.record, "commit": "1" * 40, "dirty": False}) for run in found]
     assert published.publish(tmp_path / "convolution_gain", found) == 4
     return tmp_path / "convolution_gain"
 
 
-def test_published_runs_are_not_done_again(results, no_runs, tmp_path):
-    assert list(runs.run_study(SCRIPT, PLAN, tmp_path / "empty", SMOKE_DATA)) == PLAN
+def test_finished_and_published_runs_are_not_done_again(finished_study, no_runs, results, tmp_path, monkeypatch):
+    saves, empty = finished_study[0] / "smoke" / "convolution_gain", tmp_path / "empty"
+    for folder, published_in in ((empty, tmp_path), (saves, empty)):
+        monkeypatch.setattr(published, "RESULTS", published_in)
+        found = runs.run_study(SCRIPT, PLAN, folder, SMOKE_DATA)
+        assert list(found) == PLAN
+        assert {run.record["run"] for run in found.values()} == {path.stem for path in run_paths(finished_study[0])}
 
 
-def edit_rows(folder, edit):
-    """Write the rows of runs.csv, a list of lists, as a function returns them."""
+@pytest.mark.fault("study", "corrupt record: named and rerun")
+def test_a_corrupt_run_is_named_and_rerun(finished_study, tmp_path, monkeypatch, caplog):
+    whole = run_paths(finished_study[0])[-1].read_bytes()
+    path = tmp_path / run_paths(finished_study[0])[-1].name
+    path.write_bytes(whole[:-200])
+    monkeypatch.setattr(runs, "run_tasks", lambda module, tasks, *given: [(key, whole) for key in tasks])
+    runs.run_study(SCRIPT, PLAN[2:3], tmp_path, SMOKE_DATA)
+    assert f"rerun: {path}: corrupt" in caplog.text
+    assert path.read_bytes() == whole
+
+
+def edit_row(folder, column, value):
+    """Write a value into a column of one run's row in runs.csv, or remove the row if the value is None."""
     header, *rows = [line.split(",") for line in (folder / "runs.csv").read_text().splitlines()]
-    (folder / "runs.csv").write_text("".join(f"{','.join(row)}\n" for row in [header, *edit(header, rows)]))
-
-
-def test_published_runs_are_of_seeds_that_all_variants_have(results, caplog):
-    caplog.set_level("INFO")
-    assert list(runs.published_runs(SCRIPT, PLAN, SMOKE_DATA)) == PLAN
-    assert "published: 4 runs, made by 1111111" in caplog.text
-    edit_rows(results, lambda header, rows: [row for row in rows if row[:3] != [row[0], "conv", "1"]])
-    assert {key.seed for key in runs.published_runs(SCRIPT, PLAN, SMOKE_DATA)} == {0}
-    assert "incomplete: 2 of 4 runs" in caplog.text
-    with pytest.raises(LabError, match="none of these runs"):
-        runs.published_runs(SCRIPT, [RunKey("local", 0, SMOKE)], SMOKE_DATA)
+    for row in [row for row in rows if row[1:3] == ["conv", "1"]]:
+        row[header.index(column)] = value
+        if value is None:
+            rows.remove(row)
+    (folder / "runs.csv").write_text("".join(f"{','.join(row)}\n" for row in [header, *rows]))
 
 
 @pytest.mark.fault("study", "published runs that are not comparable: left out")
-@pytest.mark.parametrize("part", ["training_code", "keras"])
-def test_published_runs_of_other_code_or_libraries_are_left_out(results, part):
-    def edit(header, rows):
-        for row in rows:
-            row[header.index(part)] = "other" if row[1:3] == ["conv", "1"] else row[header.index(part)]
-        return rows
-
-    edit_rows(results, edit)
+@pytest.mark.parametrize(("column", "value"), [("run", None), ("training_code", "other"), ("keras", "other")])
+def test_published_runs_are_of_the_same_code_and_of_seeds_that_all_variants_have(results, caplog, column, value):
+    caplog.set_level("INFO")
+    assert list(runs.published_runs(SCRIPT, PLAN, SMOKE_DATA)) == PLAN
+    assert "published: 4 runs, made by 1111111" in caplog.text
+    edit_row(results, column, value)
     assert {key.seed for key in runs.published_runs(SCRIPT, PLAN, SMOKE_DATA)} == {0}
+    assert "incomplete: 2 of 4 runs" in caplog.text
 
 
 @pytest.mark.fault("study", "published predictions for other images: refused")
-def test_published_predictions_for_other_images_are_refused(results):
-    def edit(header, rows):
-        return [[*row[: header.index("data_sha256")], "other", *row[header.index("data_sha256") + 1 :]] for row in rows]
-
-    edit_rows(results, edit)
-    with pytest.raises(LabError, match="its predictions are for other images than those of this fashion-mnist"):
-        runs.published_runs(SCRIPT, PLAN, SMOKE_DATA)
+def test_published_runs_of_other_images_or_variants_are_refused(results):
     with pytest.raises(LabError, match="none of these runs on mnist"):
         runs.published_runs(SCRIPT, PLAN, replace(SMOKE_DATA, name="mnist"))
+    with pytest.raises(LabError, match="none of these runs"):
+        runs.published_runs(SCRIPT, [RunKey("local", 0, SMOKE)], SMOKE_DATA)
+    edit_row(results, "data_sha256", "other")
+    with pytest.raises(LabError, match="its predictions are for other images than those of this fashion-mnist"):
+        runs.published_runs(SCRIPT, PLAN, SMOKE_DATA)
 
 
 @pytest.mark.fault("study", "worker with other code or libraries: refused")
 @pytest.mark.parametrize("part", ["training_code", "images_sha256", "keras"])
-def test_a_worker_with_other_code_images_or_libraries_is_refused(part, finished):
-    record = Run.from_file(run_paths(finished[0])[0]).record
+def test_a_worker_with_other_code_images_or_libraries_is_refused(part, finished_study):
+    record = Run.from_file(run_paths(finished_study[0])[0]).record
     names = list(published.COLUMNS)
     parts = {*names[names.index("images_sha256") : names.index("python")]} - {"data_sha256"}
     decided_by = {name: record[name] for name in {*parts, "seed", *names[4:10]}}
-    task = {"run": "x", "variant": record["variant"], "where": ["convolution_gain.py", vars(SMOKE_DATA)]}
+    task = {"run": "x", "variant": record["variant"], "script": "convolution_gain.py", "data_set": vars(SMOKE_DATA)}
     with pytest.raises(LabError, match=f"^{part} on .* differ from when this study started; finished runs are kept"):
         runs._do_run({**task, "decided_by": {**decided_by, part: "other"}})
 
@@ -166,12 +157,6 @@ def test_training_code_that_is_edited_in_the_middle_of_a_study(tmp_path, monkeyp
     assert runs.run_study(SCRIPT, plan[:1], *arguments[2:])[plan[0]].record["run"] == kept.stem
 
 
-def test_a_run_that_fails_unexpectedly_shows_its_traceback():
-    with pytest.raises(RuntimeError, match="KeyError") as error:
-        executors.run_in_subprocess("lab.study.runs", {"seed": 0})
-    assert "Traceback" in error.value.__notes__[0]
-
-
 @pytest.mark.fault("study", "run whose process is killed: tried again")
 def test_a_run_that_is_killed_is_tried_again(monkeypatch, caplog):
     attempts = []
@@ -192,31 +177,18 @@ def test_a_run_that_is_killed_is_tried_again(monkeypatch, caplog):
         list(executors.run_tasks("lab.study.runs", {"a run": {"seed": 3}}, jobs=1))
 
 
-def test_packages_on_the_users_python_path_stay_there(tmp_path, monkeypatch):
+def test_a_task_has_the_users_python_path_and_fails_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "a_task.py").write_text(
         "import os\nfrom lab.study.executors import serve_task\n"
-        "serve_task(lambda task: (task + os.environ['PYTHONPATH']).encode())"
+        "serve_task(lambda task: (task['text'] + os.environ['PYTHONPATH']).encode())"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path.parent)
-    assert executors.run_in_subprocess("a_task", "path: ").decode() == f"path: {ROOT}:{tmp_path}"
-
-
-def test_the_example_runs_as_a_script(tmp_path):
-    arguments = ("--smoke", "--seeds", 1, "--variants", "kernel-1", "--output-dir", tmp_path)
-    process = run_script("examples/kernel_size.py", *arguments, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert re.fullmatch(r"\| 1 x 1  \| +\d\d\.\d\d \|", process.stdout.splitlines()[-1])
-    assert len(run_paths(tmp_path, "kernel_size")) == 1
-    assert (tmp_path / "smoke" / "kernel_size.png").is_file()
-
-
-def test_what_decides_a_run_decides_its_file(splits):
-    few = [split.first(100) for split in splits]
-    keys = [RunKey(name, seed, SMOKE) for name in convolution_gain.VARIANTS for seed in (0, 1)]
-    described = [runs.describe_run(SCRIPT, convolution_gain.VARIANTS[key.variant], key, few) for key in keys]
-    assert len({json.dumps(each) for each in described}) == len(keys)
-    assert len({each["training_code"] for each in described}) == 1
+    assert executors.run_in_subprocess("a_task", {"text": "path: "}).decode() == f"path: {ROOT}{os.pathsep}{tmp_path}"
+    with pytest.raises(LabError) as error:
+        executors.run_in_subprocess("a_task", {})
+    assert str(error.value) == "KeyError (--debug shows where): 'text'"
+    assert "Traceback" in error.value.__notes__[0]
 
 
 def test_shuffled_pixels_are_the_same_pixels_in_one_order():

@@ -12,14 +12,12 @@ import sys
 import time
 import zipfile
 
-import numpy as np
 import pytest
 from conftest import ROOT, read_until, run_script, start
 from PIL import Image
 
-from lab.study.records import Run
-
 DENSE = ("deep_learning.py", "--smoke", "--output-dir")
+GAIN = ("convolution_gain.py", "--smoke", "--output-dir")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
@@ -57,44 +55,6 @@ def run_mounted(mounts, *command, **settings):
     return run_wrapped([*unshare, "sh", "-ec", f'{mounts}\nexec "$@"', "sh"], *command, **settings)
 
 
-@pytest.mark.fault("processes", "training stopped after an epoch, then --resume: the same weights, bit for bit")
-@pytest.mark.parametrize("script", ["deep_learning.py", "deep_learning_conv.py"])
-def test_a_resumed_training_is_the_uninterrupted_one_whatever_the_signal(tmp_path, script, soak, count_cases):
-    arguments = (script, "--smoke", "--epochs", 4)
-    run_script(*arguments, "--output-dir", tmp_path / "whole")
-    expected = read_record(tmp_path / "whole", script)
-    numbers = SIGNALS if soak else [signal.SIGTERM]
-    for number in numbers:
-        process = start(*arguments, "--output-dir", tmp_path)
-        read_until(process.stdout, "epoch 2/4")
-        process.send_signal(number)
-        process.communicate(timeout=60)
-        assert process.returncode != 0
-        resumed = run_script(*arguments, "--resume", "--output-dir", tmp_path)
-        assert resumed.returncode == 0, resumed.stderr
-        assert int(re.search(r"resumed: after epoch (\d)$", resumed.stderr, re.M).group(1)) >= 2
-        found = read_record(tmp_path, script)
-        assert all(found[name] == expected[name] for name in ("weights_sha256", "test_loss", "train_loss"))
-        assert all(found["history"][name] == expected["history"][name] for name in ("accuracy", "loss"))
-        shutil.rmtree(tmp_path / "smoke")
-    count_cases(len(numbers))
-
-
-@pytest.mark.fault("processes", "checkpoint that is corrupt or of another training: from the start, with a note")
-def test_a_checkpoint_that_does_not_fit_is_not_used(tmp_path, smoke_saves):
-    record = read_record(smoke_saves[0])
-    checkpoint = tmp_path / "smoke" / "deep_learning.checkpoint.npz"
-    checkpoint.parent.mkdir()
-    other = Run({"provenance": {**record, "seed": "other"}, "history": {}}, {}, np.empty(0))
-    for write, reason in (other.save, "different .*seed"), (lambda path: path.write_bytes(b"PK\x03\x04"), "corrupt"):
-        write(checkpoint)
-        process = run_script(*DENSE, tmp_path, "--resume")
-        assert process.returncode == 0, process.stderr
-        assert re.search(f"from the start: .*{reason}", process.stderr)
-        assert read_record(tmp_path)["weights_sha256"] == record["weights_sha256"]
-        assert not checkpoint.exists()
-
-
 @pytest.mark.fault("processes", "SIGINT, SIGTERM or SIGKILL at any moment: every file absent, old or whole")
 def test_killed_at_any_moment_leaves_no_broken_file(tmp_path, soak, count_cases):
     commands = [DENSE, ("confusion_matrix.py", "--smoke", "--save", "--output-dir")]
@@ -102,9 +62,9 @@ def test_killed_at_any_moment_leaves_no_broken_file(tmp_path, soak, count_cases)
     started = time.monotonic()
     assert run_script(*DENSE, tmp_path / "first").returncode == 0
     longest = time.monotonic() - started
-    kills = 100 if soak else 6
+    kills = 100 if soak else 4
     for n in range(kills):
-        number = SIGNALS[n // 2 % 3]
+        number = SIGNALS[(n + n // 3) % 3]
         if moments.random() < 0.3:
             shutil.rmtree(tmp_path / "smoke", ignore_errors=True)
         process = start(*commands[n % 2], tmp_path)
@@ -144,7 +104,7 @@ def test_the_next_writer_removes_what_a_killed_one_has_left(tmp_path):
 
 @pytest.mark.fault("processes", "eight at once on an empty cache and the same saves/: one whole model")
 def test_many_at_once_share_cache_and_saves(tmp_path, soak, count_cases):
-    n = 8 if soak else 3
+    n = 8 if soak else 2
     environment = {"KERAS_HOME": str(tmp_path / "home")}
     for process in [start(*DENSE, tmp_path, **environment) for _ in range(n)]:
         printed, complaints = process.communicate(timeout=600)
@@ -161,7 +121,7 @@ def test_many_at_once_share_cache_and_saves(tmp_path, soak, count_cases):
 def test_a_signal_in_the_training_never_crashes_it(tmp_path, soak, count_cases):
     """At moments that are spread over a gradient step and over what is between steps, with both cores busy."""
     busy = [start("-c", "while True: pass") for _ in range(2)]
-    moments, tries = random.Random(0), 60 if soak else 6
+    moments, tries = random.Random(0), 60 if soak else 4
     try:
         for n in range(tries):
             number = (signal.SIGTERM, signal.SIGINT)[n % 2]
@@ -189,31 +149,15 @@ def test_an_unexpected_error_shows_its_type(tmp_path):
     assert "Traceback" in run_script(*DENSE, tmp_path, "--debug", PYTHONPATH=str(tmp_path)).stderr
 
 
-def without_root(*command):
-    """Return a command run as a user whom the system does not know, with root's access to files; by others, as it is.
-
-    Root itself has a home in any case, and as many processes as it likes.
-    """
-    capabilities = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-    return [*(["setpriv", "--reuid=64999", "--clear-groups", *capabilities] if os.getuid() == 0 else []), *command]
-
-
 @pytest.mark.fault("processes", "death in TensorFlow's native code while it starts: its own words")
-@pytest.mark.parametrize(
-    ("wrapper", "words"),
-    [
-        (["env", "TF_XLA_FLAGS=--nonsense"], "Unknown flag in TF_XLA_FLAGS: --nonsense"),
-        (without_root("prlimit", "--nproc=4"), "pthread_create() failed"),
-    ],
-)
-def test_a_death_in_native_code_is_not_silent(tmp_path, wrapper, words):
-    process = run_wrapped(wrapper, *DENSE, tmp_path)
+def test_a_death_in_native_code_is_not_silent(tmp_path):
+    process = run_script(*DENSE, tmp_path, TF_XLA_FLAGS="--nonsense")
     assert process.returncode != 0
-    assert words in process.stderr
+    assert "Unknown flag in TF_XLA_FLAGS: --nonsense" in process.stderr
 
 
 @pytest.mark.fault("processes", "standard output closed early (head -1), or streams closed from the start (a daemon)")
-@pytest.mark.parametrize("closed", ["| head -1", ">&-", "<&- 2>&-"])
+@pytest.mark.parametrize("closed", ["| head -1", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_traceback(tmp_path, closed):
     process = run_wrapped(["bash", "-c", f'"$@" {closed}; exit ${{PIPESTATUS[0]}}', "bash"], *DENSE, tmp_path)
     if "head" in closed:
@@ -244,18 +188,12 @@ def test_consoles_and_profilers_work(tmp_path):
 
 
 @pytest.mark.fault("environment", "no HOME; a locale that is not UTF-8; a keras.json for other backends")
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"HOME": "", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"HOME": "/nowhere", "PYTHONIOENCODING": "ascii"},
-        {"KERAS_HOME": "settings", "KERAS_MAX_EPOCHS": "0", "KERAS_MAX_STEPS_PER_EPOCH": "1"},
-    ],
-)
-def test_unusual_environments_do_not_matter(tmp_path, smoke_saves, environment):
-    (tmp_path / "settings").mkdir()
+def test_an_unusual_environment_does_not_matter(tmp_path, smoke_saves):
     settings = {"backend": "jax", "nnx_enabled": True, "floatx": "float16", "image_data_format": "channels_first"}
+    (tmp_path / "settings").mkdir()
     (tmp_path / "settings" / "keras.json").write_text(json.dumps(settings))
+    environment = {"HOME": "", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "KERAS_HOME": "settings"}
+    environment |= {"KERAS_MAX_EPOCHS": "0", "KERAS_MAX_STEPS_PER_EPOCH": "1"}
     process = run_script(*DENSE, tmp_path / "gârment", cwd=tmp_path, **environment)
     assert process.returncode == 0, process.stderr
     found, expected = read_record(tmp_path / "gârment"), read_record(smoke_saves[0])
@@ -266,46 +204,34 @@ def test_unusual_environments_do_not_matter(tmp_path, smoke_saves, environment):
 def test_a_user_without_a_home_can_train(tmp_path):
     if os.getuid():
         pytest.skip("only root can become a user whom the system does not know")
-    without_home = without_root("env", "-u", "HOME")
-    process = run_wrapped(without_home, *DENSE, tmp_path, cwd=tmp_path)
+    # with root's access to files, but with no home
+    unknown = ["setpriv", "--reuid=64999", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    process = run_wrapped([*unknown, "env", "-u", "HOME"], *DENSE, tmp_path, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["smoke"]
-    process = run_wrapped(without_home, *DENSE, "~/saves", cwd=tmp_path)
-    assert process.returncode == 2
-    assert "'~/saves'" in process.stderr.splitlines()[-1]
 
 
 @pytest.mark.fault("environment", "no writable temporary folder")
-@pytest.mark.parametrize(
-    "command", ["deep_learning.py", "confusion_matrix.py", "convolution_gain.py --seeds 1 --variants dense"]
-)
-def test_no_temporary_folder_is_no_error(tmp_path, command):
+def test_no_temporary_folder_is_no_error(tmp_path):
     folders = [folder for folder in ("/tmp", "/var/tmp", "/usr/tmp", "/dev/shm") if os.path.isdir(folder)]
     read_only = "".join(f"mount --bind {folder} {folder}; mount -o remount,bind,ro {folder}\n" for folder in folders)
     process = run_mounted(
         f"{read_only}mount --bind {tmp_path} {tmp_path}; mount -o remount,bind,rw {tmp_path}\ncd /proc",
-        *(*command.split(), "--smoke", "--output-dir", tmp_path),
+        *(*GAIN, tmp_path, "--seeds", 1, "--variants", "dense"),
     )
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr
 
 
 @pytest.mark.fault("memory", "address space of 2.5 GiB")
-@pytest.mark.parametrize(
-    "command",
-    ["deep_learning.py", "deep_learning_conv.py", "deep_learning_pred.py", "confusion_matrix.py"]
-    + ["convolution_gain.py --short", "convolution_gain.py --seeds 1 --variants conv --jobs 1"],
-)
-def test_addresses_of_two_and_a_half_gibibytes_are_enough(tmp_path, command, soak):
-    # with both trainings in one process, --short takes more addresses in full size
-    size = () if soak and "--short" not in command else ("--smoke",)
-    arguments = (*command.split(), *size, "--epochs", 1, "--output-dir", tmp_path)
-    process = run_wrapped(["prlimit", f"--as={5 << 29}"], *arguments)
+@pytest.mark.parametrize("more", [["--short"], ["--seeds", 1, "--variants", "conv", "--jobs", 1]])
+def test_addresses_of_two_and_a_half_gibibytes_are_enough(tmp_path, more):
+    process = run_wrapped(["prlimit", f"--as={5 << 29}"], *GAIN, tmp_path, *more)
     assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.fault("disk", "full while a model, checkpoint or figure is written: one line, the old file or none")
-@pytest.mark.parametrize("kilobytes", [8, 700, 2_000, 3_000])
+@pytest.mark.parametrize("kilobytes", [700, 2_000])  # no room for a checkpoint, for a model beside it
 def test_a_full_disk_is_one_line_and_no_broken_file(tmp_path, kilobytes):
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -317,20 +243,9 @@ def test_a_full_disk_is_one_line_and_no_broken_file(tmp_path, kilobytes):
     assert_whole(kept)
     assert not hidden_files(kept)
     assert "Traceback" not in process.stderr
-    assert process.returncode == (kilobytes < 3_000)
-    if process.returncode:
-        assert re.match(r"error: cannot write .* \(No space left on device\)", process.stderr.splitlines()[-1])
-        assert not list(kept.rglob("*.keras"))
-
-
-@pytest.mark.fault("disk", "limit on the size of files")
-@pytest.mark.parametrize("script", ["deep_learning.py", "confusion_matrix.py"])
-def test_a_limit_on_file_sizes_is_one_line(tmp_path, script):
-    process = run_wrapped(["prlimit", "--fsize=50000"], script, "--smoke", "--output-dir", tmp_path)
     assert process.returncode == 1
-    assert re.match(r"error: cannot write .* \(File too large\)", process.stderr.splitlines()[-1])
-    assert "Traceback" not in process.stderr
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert re.match(r"error: cannot write .* \(No space left on device\)", process.stderr.splitlines()[-1])
+    assert not list(kept.rglob("*.keras"))
 
 
 @pytest.mark.fault("disk", "read-only output folder: the error comes before the training")
@@ -338,24 +253,3 @@ def test_a_read_only_folder_is_known_before_the_training(tmp_path):
     process = run_mounted(f"mount --bind {tmp_path} {tmp_path}; mount -o remount,bind,ro {tmp_path}", *DENSE, tmp_path)
     assert (process.returncode, process.stdout) == (1, "")
     assert re.match(r"error: cannot write .* \(Read-only file system\)", process.stderr.splitlines()[-1])
-
-
-@pytest.mark.fault("disk", "output folder deleted in the middle of the training")
-def test_a_deleted_output_folder_is_created_again(tmp_path):
-    process = start(*DENSE, tmp_path / "out", "--epochs", 3)
-    read_until(process.stdout, "epoch 1/3")
-    shutil.rmtree(tmp_path / "out")
-    _, complaints = process.communicate(timeout=120)
-    assert process.returncode == 0, complaints
-    assert_whole(tmp_path / "out")
-    assert (tmp_path / "out" / "smoke" / "deep_learning.keras").is_file()
-
-
-@pytest.mark.fault("disk", "figure's path cannot be written: the error comes before the training")
-@pytest.mark.parametrize("script", ["deep_learning_pred.py", "confusion_matrix.py"])
-def test_a_figure_that_cannot_be_written_is_known_before_the_training(tmp_path, script):
-    (tmp_path / "file").touch()
-    process = run_script(script, "--smoke", "--output-dir", tmp_path, "--save", tmp_path / "file" / "x.png")
-    assert process.returncode == 1
-    assert process.stderr.startswith("error: cannot write")
-    assert not (tmp_path / "smoke").exists()
