@@ -1,8 +1,8 @@
 """Keras models of other people: files are opened in Keras' safe mode, and adapted to pixels in [0, 1].
 
 Safe mode (Keras 3.15) runs no code in a file and follows no links out of it. What it lets through is refused here:
-small files that unpack to gigabytes, and models too large for this machine. HDF5 itself is not hardened: some corrupt
-.h5 files crash it or let it loop. TensorFlow must have been started.
+small files that unpack to gigabytes, models too large for this machine, and functions that are no part of a model. HDF5
+itself is not hardened: some corrupt .h5 files crash it or let it loop. TensorFlow must have been started.
 """
 
 import json
@@ -24,6 +24,8 @@ from lab.guard.files import temporary_folder
 INPUT_SHAPES = ((None, 28, 28), (None, 28, 28, 1), (None, 28 * 28))
 PIXEL_RANGES = ((0, 1), (0, 255), (-1, 1))  # the usual ones
 LARGEST_MODEL = 2**28  # parameters: tenfold what a classifier of 28 x 28 pixels needs
+MODULES = {"activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics", "models"}
+MODULES |= {"ops", "optimizers", "quantizers", "random", "regularizers", "src"}  # of Keras, that a config may name
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ def load_model(path):
         with _in_lower_case(path) as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Do not pass an `input_shape`")  # which most layers of Keras 2 do
             config, version = _read_config(file)
+            _require_parts_of_models(config)
             _require_moderate_size(config)
             model = keras.models.load_model(file, compile=False)
         takes, gives = ([tensor.shape for tensor in getattr(model, name, [])] for name in ("inputs", "outputs"))
@@ -176,6 +179,22 @@ def _read_config(path):
     version = written.get("keras_version", "")
     version = version.decode() if isinstance(version, bytes) else str(version)
     return json.loads(written["model_config"]), re.match("[0-9.]*", version)[0]
+
+
+def _require_parts_of_models(config):
+    """Refuse a config that names what is no part of a model: Keras accepts almost any name that it exports.
+
+    One such function loads a data set from the network, another one breaks every model that is loaded later. A Lambda
+    layer calls any of them with any arguments.
+    """
+    nodes = [config]
+    for node in nodes:  # it grows meanwhile
+        if isinstance(node, dict):
+            name = node.get("config") if node.get("class_name") == "function" else node.get("class_name")
+            parts = f"{node.get('module')}.{name}".split(".")
+            if parts[-1] == "Lambda" or (parts[0] == "keras" and len(parts) > 2 and parts[1] not in MODULES):
+                raise ValueError(f"it names {'.'.join(parts)}, which is not a safe part of a model")
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
 def _require_moderate_size(config):

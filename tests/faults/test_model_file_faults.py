@@ -170,10 +170,13 @@ def test_a_config_runs_no_code_and_reads_no_file(valid, tmp_path, count_cases):
             ("TFSMLayer", {"filepath": str(tmp_path), "call_endpoint": "serve"}),
             ("Lambda", {"function": {"class_name": "__lambda__", "config": lambda_config}}),
             ("Lambda", {"function": [code, None, None], "function_type": "lambda"}),
+            ("Lambda", {"function": {"module": "keras.ops", "class_name": "function", "config": "relu"}}),
         ]
         functions = [
             ("os", "system", {"command": f"touch {witness}"}),
             ("builtins", "open", {"file": str(witness), "mode": "w"}),
+            ("keras.distribution", "set_distribution", {"value": None}),
+            ("keras.datasets.mnist", "load_data", {"path": str(witness)}),
             ("keras.utils", "get_file", {"fname": str(witness), "origin": url}),
             ("keras.src.saving.saving_lib", "H5IOStore", {"path_or_io": str(witness), "mode": "w"}),
             ("lab.guard.files", "require_writable", {"path": str(witness)}),
