@@ -71,7 +71,7 @@ lock: .venv/installed  ## find the versions of everything again, from those that
 	rm requirements/.runtime.in requirements/.dev.in
 
 clean:  ## remove all that git ignores
-	rm -rf .venv .venv-bench saves .hypothesis .pytest_cache .ruff_cache __pycache__ */__pycache__ */*/__pycache__
+	rm -rf .venv .venv-bench saves .pytest_cache .ruff_cache __pycache__ */__pycache__ */*/__pycache__
 
 .venv/installed: requirements/runtime.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
