@@ -21,8 +21,8 @@ from lab.study.runs import RunKey, published_runs
 
 MODELS = {name: convolution_gain.MODELS[name] for name in ("dense", "fully-connected", "conv-shuffled", "conv")}
 VARIANTS = {**MODELS, "local": convolution_gain.MODELS["local"], **choice.held_out(MODELS.items())}
-RATES = (0.0003, 0.001, 0.003)
-LENGTHS, SMOKE_LENGTHS = (2, 5, 15), (1,)  # epochs, tried at all rates
+RATES, LENGTHS = (0.0003, 0.001, 0.003), (2, 5, 15)  # learning rates; epochs, each tried at all rates
+SMOKE_RATES, SMOKE_LENGTHS = (0.001,), (1,)
 LONGER, LONGEST = 3, {"dense": 9}  # times the last length, tried at the best rate of that
 SPLITS = 2
 FIVE_EPOCHS = "{}, original recipe"
@@ -42,11 +42,12 @@ GAIN_OF_FIVE = "gain of the original recipe: conv - dense"
 
 def choose(options):
     """Return the accuracies on held-out images in percent by (model, recipe), and each model's chosen Recipe."""
-    lengths, seeds = SMOKE_LENGTHS if options.smoke else LENGTHS, command_line.seeds(options)[:SPLITS]
+    rates, lengths = (SMOKE_RATES, SMOKE_LENGTHS) if options.smoke else (RATES, LENGTHS)
+    seeds = command_line.seeds(options)[:SPLITS]
     grid = [
         (name, replace(options.recipe, learning_rate=rate, epochs=epochs, cosine_decay=True))
         for epochs in reversed(lengths)  # the longest run first: that keeps all cores busy to the end
-        for rate in RATES
+        for rate in rates
         for name in options.variants
     ]
     found = choice.held_out_accuracies(__file__, options, grid, seeds)

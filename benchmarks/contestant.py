@@ -17,14 +17,13 @@ BATCH_SIZE = 32
 EVALUATION_BATCH = 1000
 
 
-def parser(description, precisions=("float32",)):
-    """Return the argument parser of a contestant that can compute in the named precisions."""
+def parser(description):
+    """Return the argument parser of a contestant."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", choices=("dense", "conv"), default="dense")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--images", type=int, default=60_000, help="number of training images")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", choices=precisions, default="float32")
     return parser
 
 
@@ -49,7 +48,8 @@ def keep_freed_memory():
 def report(options, epoch_seconds, test_accuracy, packages, **more):
     """Print the closing line: one JSON object with what was run, its seconds, its accuracy and its memory."""
     result = {
-        **{name: getattr(options, name) for name in ("model", "precision", "epochs", "images", "seed")},
+        **{name: getattr(options, name) for name in ("model", "epochs", "images", "seed")},
+        "precision": "float32",
         "epoch_seconds": [round(seconds, 4) for seconds in epoch_seconds],  # the first includes all compiling
         "test_accuracy": round(float(test_accuracy), 4),
         "peak_mebibytes": round(peak_mebibytes(), 1),

@@ -46,13 +46,12 @@ def logits(weights, images, kept=None):
     return hidden @ weights["output"]["w"] + weights["output"]["b"]
 
 
-def mean_loss(weights, images, labels, kept, dtype):
-    """Return the mean cross-entropy, with all but its logarithms computed in `dtype`."""
+def mean_loss(weights, images, labels, kept):
+    """Return the mean cross-entropy."""
     import jax
     import jax.numpy as jnp
 
-    weights = jax.tree.map(lambda weight: weight.astype(dtype), weights)
-    scores = jax.nn.log_softmax(logits(weights, images.astype(dtype), kept).astype(jnp.float32))
+    scores = jax.nn.log_softmax(logits(weights, images, kept))
     return -jnp.take_along_axis(scores, labels[:, None], 1).mean()
 
 
@@ -72,14 +71,14 @@ def adam(state, gradients):
     return weights, means, squares, count
 
 
-def train_epoch(state, images, labels, key, dtype):
+def train_epoch(state, images, labels, key):
     """Train on all images once, in a new order; return the new state."""
     import jax
     from jax import lax
 
     def step(state, batch):
         indices, kept = batch
-        gradients = jax.grad(mean_loss)(state[0], images[indices], labels[indices], kept, dtype)
+        gradients = jax.grad(mean_loss)(state[0], images[indices], labels[indices], kept)
         return adam(state, gradients), None
 
     order_key, dropout_key = jax.random.split(key)
@@ -95,15 +94,14 @@ def train_epoch(state, images, labels, key, dtype):
     return state
 
 
-def evaluate(weights, images, labels, dtype):
+def evaluate(weights, images, labels):
     """Return the accuracy."""
     import jax
     import jax.numpy as jnp
 
     @jax.jit
     def correct(weights, images, labels):
-        weights = jax.tree.map(lambda weight: weight.astype(dtype), weights)
-        return (logits(weights, images.astype(dtype)).argmax(1) == labels).sum()
+        return (logits(weights, images).argmax(1) == labels).sum()
 
     starts = jnp.arange(0, len(images), contestant.EVALUATION_BATCH)
     batches = [slice(start, start + contestant.EVALUATION_BATCH) for start in starts.tolist()]
@@ -112,25 +110,24 @@ def evaluate(weights, images, labels, dtype):
 
 def main(argv=None):
     """Train, evaluate, and print the closing line."""
-    options = contestant.parser(__doc__, ("float32", "bfloat16")).parse_args(argv)
+    options = contestant.parser(__doc__).parse_args(argv)
     import jax
     import jax.numpy as jnp
 
     train_split, test_split = contestant.load_scaled(options.images)
     train_images, train_labels = jnp.asarray(train_split.images), jnp.asarray(train_split.labels, jnp.int32)
-    dtype = jnp.dtype(options.precision)
     weights_key, *epoch_keys = jax.random.split(jax.random.key(options.seed), options.epochs + 1)
     weights = initial_weights(options.model, weights_key)
     zeros = partial(jax.tree.map, jnp.zeros_like)
     state = (weights, zeros(weights), zeros(weights), jnp.float32(0))
 
-    epoch = jax.jit(train_epoch, static_argnames="dtype", donate_argnames="state")
+    epoch = jax.jit(train_epoch, donate_argnames="state")
     epoch_seconds = []
     for key in epoch_keys:
         started = time.perf_counter()
-        state = jax.block_until_ready(epoch(state, train_images, train_labels, key, dtype))
+        state = jax.block_until_ready(epoch(state, train_images, train_labels, key))
         epoch_seconds.append(time.perf_counter() - started)
-    accuracy = evaluate(state[0], *test_split, dtype)
+    accuracy = evaluate(state[0], *test_split)
     contestant.report(options, epoch_seconds, accuracy, ("jax", "jaxlib"))
 
 

@@ -13,10 +13,10 @@ from lab.training import recipe
 
 def main(argv=None):
     """Train, evaluate, and print the closing line."""
-    options = contestant.parser(__doc__, ("float32", "bfloat16")).parse_args(argv)
+    options = contestant.parser(__doc__).parse_args(argv)
     script = {"dense": deep_learning, "conv": deep_learning_conv}[options.model]
     splits = contestant.load_bytes(options.images)
-    settings = recipe.Recipe(options.epochs, contestant.BATCH_SIZE, precision=options.precision)
+    settings = recipe.Recipe(options.epochs, contestant.BATCH_SIZE)
     _, history, scores = recipe.train(script.build_model, settings, options.seed, *splits)
     packages, path = ("tensorflow", "keras"), history["training_path"]
     contestant.report(options, history["seconds"], scores["test"]["accuracy"], packages, training_path=path)

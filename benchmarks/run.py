@@ -43,10 +43,7 @@ OTHERS = {
 }
 PACKAGES = {"torch_eager.py": "torch", "jax_scan.py": "jax"}  # without them, their contestants are skipped
 OTHERS = {name: command for name, command in OTHERS.items() if importlib.util.find_spec(PACKAGES[command[0]])}
-CONTESTANTS = {  # precision: name: command
-    "float32": {OURS: ["ours.py"], **KERAS, **OTHERS},
-    "bfloat16": {OURS: ["ours.py"], **OTHERS},
-}
+CONTESTANTS = {OURS: ["ours.py"], **KERAS, **OTHERS}  # name: command
 MODELS = {"dense": 60_000, "conv": 12_000}  # images of an epoch; some contestants take a minute for 60,000 of conv
 SCRIPTS = {"dense": "deep_learning.py", "conv": "deep_learning_conv.py"}
 FULL = 60_000
@@ -64,11 +61,11 @@ def run(command):
     return (process.stdout.splitlines() or [""])[-1], seconds
 
 
-def contest(name, precision="float32", **flags):
+def contest(name, **flags):
     """Run one contestant once; return what it says of itself, and the wall seconds of the process."""
-    script, *more = CONTESTANTS[precision][name]
+    script, *more = CONTESTANTS[name]
     words = [word for flag, value in flags.items() for word in (f"--{flag}", value)]
-    closing_line, seconds = run([HERE / script, *more, "--precision", precision, *words])
+    closing_line, seconds = run([HERE / script, *more, *words])
     return {**json.loads(closing_line), "seconds": round(seconds, 2)}
 
 
@@ -124,25 +121,21 @@ def median_size_and_accuracy(entries):
 def table(result):
     """Return what a benchmark's result says, in Markdown."""
     parts = []
-    for precision in CONTESTANTS:
-        for model in MODELS:
-            rounds = by_name(rounds_of(result["contest"], model=model, precision=precision))
-            if not rounds:
-                continue
-            seconds = {name: [*map(epoch_seconds, entries)] for name, entries in rounds.items()}
-            rows = []
-            for name, cells in compare_seconds(seconds, 2).items():
-                memory, accuracy = ("", "") if name == BETTER else median_size_and_accuracy(rounds[name])
-                rows.append([name, *cells, memory, accuracy])
-            header = ["s per 60,000 images", RATIO, "MiB", "accuracy, %"]
-            parts.append(markdown_table([f"{model}, {precision}", *header], rows))
-            epochs, images = (rounds[OURS][0][key] for key in ("epochs", "images"))
-            note = f"{len(rounds[OURS])} rounds of {epochs} epochs of {images:,} images, without the first epoch."
-            if precision == "float32":
-                floor = result["roofline"][model]["floor_seconds"]
-                times = statistics.median(seconds[OURS]) / floor
-                note += f" Floor of {model}: {floor:.2f} s; ours takes {times:.1f} times that."
-            parts.append(note)
+    for model in MODELS:
+        rounds = by_name(rounds_of(result["contest"], model=model, precision="float32"))
+        seconds = {name: [*map(epoch_seconds, entries)] for name, entries in rounds.items()}
+        rows = []
+        for name, cells in compare_seconds(seconds, 2).items():
+            memory, accuracy = ("", "") if name == BETTER else median_size_and_accuracy(rounds[name])
+            rows.append([name, *cells, memory, accuracy])
+        header = ["s per 60,000 images", RATIO, "MiB", "accuracy, %"]
+        parts.append(markdown_table([f"{model}, float32", *header], rows))
+        epochs, images = (rounds[OURS][0][key] for key in ("epochs", "images"))
+        floor = result["roofline"][model]["floor_seconds"]
+        parts.append(
+            f"{len(rounds[OURS])} rounds of {epochs} epochs of {images:,} images, without the first epoch. Floor of "
+            f"{model}: {floor:.2f} s; ours takes {statistics.median(seconds[OURS]) / floor:.1f} times that."
+        )
     rows = []
     for model in MODELS:
         rounds = by_name(rounds_of(result["scripts"], model=model))
@@ -175,10 +168,9 @@ def plan(options):
     """Yield the runs of one round: where the result keeps it, what it is, and a function of the round's seed."""
     for model, images in MODELS.items():
         size = {"epochs": options.epochs, "images": options.images or images}
-        for precision, names in CONTESTANTS.items():
-            for name in names if precision == "float32" or not options.short else ():
-                what = {"name": name, "model": model, "precision": precision}
-                yield "contest", what, lambda seed, what=what, size=size: contest(**what, **size, seed=seed)
+        for name in CONTESTANTS:
+            what = {"name": name, "model": model}
+            yield "contest", what, lambda seed, what=what, size=size: contest(**what, **size, seed=seed)
     for model in () if options.short else MODELS:
         for name in (OURS, *KERAS):
             what = {"name": name, "model": model}
@@ -211,7 +203,7 @@ def write(path, result):
 def main():
     """Run the benchmark; print its table and draw its figure."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--short", action="store_true", help="epochs in float32 only: 3 rounds of 12,800 images")
+    flags.add_argument("--short", action="store_true", help="epochs only: 3 rounds of 12,800 images")
     flags.add_argument("--smoke", action="store_true", help="everything once, with 320 images")
     flags.add_argument("--output-dir", type=Path, metavar="PATH", help="where results/ and figures/ are written")
     options = flags.parse_args()

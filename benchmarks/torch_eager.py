@@ -26,14 +26,7 @@ def build_model(name):
     return model
 
 
-def autocast(precision):
-    """Return the context that computes in the precision; the weights stay float32."""
-    import torch
-
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def eager_step(model, precision):
+def eager_step(model):
     """Return the training step: (images, labels, indices of the batch) to nothing."""
     import torch
     from torch.nn.functional import cross_entropy
@@ -41,8 +34,7 @@ def eager_step(model, precision):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=EPSILON, fused=True)
 
     def step(images, labels, batch):
-        with autocast(precision):
-            loss = cross_entropy(model(images.index_select(0, batch)), labels.index_select(0, batch))
+        loss = cross_entropy(model(images.index_select(0, batch)), labels.index_select(0, batch))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -50,7 +42,7 @@ def eager_step(model, precision):
     return step
 
 
-def compiled_step(model, precision):
+def compiled_step(model):
     """Return the same step with gathering, both passes and Adam in one graph: compiling only the model is slower."""
     import torch
     from torch.func import functional_call, grad
@@ -62,8 +54,7 @@ def compiled_step(model, precision):
     count = torch.zeros(())
 
     def loss(weights, images, labels):
-        with autocast(precision):
-            return cross_entropy(functional_call(model, weights, (images,)), labels)
+        return cross_entropy(functional_call(model, weights, (images,)), labels)
 
     def update(weights, means, squares, count, images, labels, batch):
         gradients = grad(loss)(weights, images.index_select(0, batch), labels.index_select(0, batch))
@@ -91,19 +82,19 @@ def train_epoch(step, images, labels):
         step(images, labels, batch)
 
 
-def evaluate(model, images, labels, precision):
+def evaluate(model, images, labels):
     """Return the accuracy."""
     import torch
 
     model.eval()
-    with torch.inference_mode(), autocast(precision):
+    with torch.inference_mode():
         logits = torch.cat([model(batch) for batch in images.split(contestant.EVALUATION_BATCH)])
     return (logits.argmax(1) == labels).float().mean().item()
 
 
 def main(argv=None):
     """Train, evaluate, and print the closing line."""
-    parser = contestant.parser(__doc__, ("float32", "bfloat16"))
+    parser = contestant.parser(__doc__)
     parser.add_argument("--compile", action="store_true", help="compile the whole training step")
     options = parser.parse_args(argv)
     contestant.keep_freed_memory()
@@ -119,13 +110,13 @@ def main(argv=None):
     )
 
     model = build_model(options.model)
-    step = (compiled_step if options.compile else eager_step)(model, options.precision)
+    step = (compiled_step if options.compile else eager_step)(model)
     epoch_seconds = []
     for _ in range(options.epochs):
         started = time.perf_counter()
         train_epoch(step, train_images, train_labels)
         epoch_seconds.append(time.perf_counter() - started)
-    accuracy = evaluate(model, test_images, test_labels, options.precision)
+    accuracy = evaluate(model, test_images, test_labels)
     contestant.report(options, epoch_seconds, accuracy, ("torch",))
 
 

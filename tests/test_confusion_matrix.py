@@ -60,14 +60,14 @@ def test_accuracy_is_printed_with_n_and_interval():
     assert confusion_matrix.format_accuracy(counts) == "accuracy 88.0% (95% CI 82.8% to 91.8%, n = 200)"
 
 
-def test_both_models_are_shown_and_one_of_them_alone_keeps_its_picture(tmp_path):
-    both = run_script("confusion_matrix.py", "--smoke", "--both", "--samples", "all", "--output-dir", tmp_path)
+def test_both_models_are_shown_and_one_of_them_alone_keeps_its_picture(smoke_saves):
+    both = run_script("confusion_matrix.py", "--smoke", "--both", "--samples", "all", "--output-dir", smoke_saves[0])
     assert both.returncode == 0, both.stderr
-    folder, lines = tmp_path / "smoke", both.stdout.splitlines()
+    folder, lines = smoke_saves[0] / "smoke", both.stdout.splitlines()
     assert [line.split(": accuracy")[0] for line in lines if "n = 500" in line] == ["dense", "conv, original"]
     assert lines[-1].startswith("conv, original: ")
     assert both.stderr.endswith(f"figure: {folder / 'confusion_matrix_both.png'}\n")
-    given = "--smoke", "--output-dir", tmp_path, "--model", folder / "deep_learning_conv.keras"
+    given = "--smoke", "--output-dir", smoke_saves[0], "--model", folder / "deep_learning_conv.keras"
     one = run_script("confusion_matrix.py", *given)
     assert "deep_learning_conv.keras: accuracy" in one.stdout, one.stderr
     assert (folder / "confusion_matrix_smoke_deep_learning_conv.png").is_file()

@@ -73,10 +73,10 @@ def test_accuracies_without_a_filter_are_in_the_order_of_importance():
 
 
 def test_the_experiment_at_smoke_size(tmp_path):
-    process = run_script("what_filters_see.py", "--smoke", "--seeds", 2, "--output-dir", tmp_path)
+    process = run_script("what_filters_see.py", "--smoke", "--seeds", 1, "--output-dir", tmp_path)
     assert process.returncode == 0, process.stderr
     figures = ["what_filters_see.png", "what_filters_see_importance.png"]
     assert sorted(path.name for path in (tmp_path / "smoke").glob("*.png")) == figures
     assert len(re.findall(r"^\| +\d+ +\|", process.stdout, re.M)) == 32
     assert "filters can be removed with a loss below 0.1 points on the images that rank them" in process.stdout
-    assert process.stdout.endswith(" (2 seeds, n = 250).\n")
+    assert process.stdout.endswith(" (1 seed, n = 250).\n")

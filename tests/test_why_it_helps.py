@@ -42,10 +42,8 @@ def test_the_variants_differ_in_what_they_are_about():
 
 
 def test_the_experiment_at_smoke_size(tmp_path):
-    variants = [f"{name}-moved-4" for name in ("local", "conv", "dense")] + ["dilation-1", "dilation-8"]
-    arguments = ("--smoke", "--seeds", 1, "--output-dir", tmp_path, "--variants", *variants)
+    arguments = ("--smoke", "--seeds", 1, "--output-dir", tmp_path, "--variants", "local-moved-4", "conv-moved-4")
     process = run_script("why_it_helps.py", *arguments)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "smoke" / "why_it_helps.png").is_file()
     assert "| conv - local, moved by up to 4 pixels |" in process.stdout
-    assert "| dilation 8 - dilation 1           |" in process.stdout

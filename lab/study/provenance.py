@@ -17,7 +17,6 @@ import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 import numpy as np
@@ -164,16 +163,24 @@ def _own_files_of(name):
 
 def package_versions(files):
     """Return the versions of the packages that own files import, but for those that every training uses, as text."""
+    from importlib.metadata import version  # here and below, because --help need not wait for it
+
     names = {name.partition(".")[0] for path in files for name in _imported(path)[0]} - sys.stdlib_module_names
     packages = {package for name in names - {"lab", *LIBRARIES} for package in _distributions().get(name, [])}
     return ", ".join(f"{package.lower()} {version(package)}" for package in sorted(packages, key=str.lower))
 
 
-_distributions = functools.cache(packages_distributions)  # 0.2 s
+@functools.cache  # 0.2 s
+def _distributions():
+    from importlib.metadata import packages_distributions
+
+    return packages_distributions()
 
 
 def library_versions():
     """Return the versions of the libraries that every training uses, by name."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for package in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
