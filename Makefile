@@ -1,4 +1,4 @@
-# `make help` lists the targets; PYTHON=python3.12 chooses another Python.
+# `make help` lists the targets; PYTHON=python3.12 chooses another Python, FLAGS=--smoke a small part of the data.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -9,9 +9,9 @@ STUDIES := convolution_gain training_length why_it_helps sample_efficiency robus
 .PHONY: all help test test-faults lint figures study publish reproduce soak bench gpu-check lock clean
 
 all: .venv/installed  ## set up, train both models of the original project, and print their difference (the default)
-	$(BIN)/python deep_learning.py
-	$(BIN)/python deep_learning_conv.py
-	$(BIN)/python convolution_gain.py --short
+	$(BIN)/python deep_learning.py $(FLAGS)
+	$(BIN)/python deep_learning_conv.py $(FLAGS)
+	$(BIN)/python convolution_gain.py --short $(FLAGS)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14

@@ -1,4 +1,7 @@
-"""Every command in README and docs is run as it stands, in a fresh copy, which git still finds clean after it."""
+"""Every command in README and docs is run as it stands, in a fresh copy, which git still finds clean after it.
+
+But for `make`, which trains for minutes: it is run with --smoke.
+"""
 
 import os
 import re
@@ -17,6 +20,7 @@ ELSEWHERE = {  # beginning of a command: why no test runs it here
     "PYTHONPATH=. .venv/bin/dask": "as above",
     ".venv/bin/python convolution_gain.py --cluster": "as above",
     ".venv/bin/python convolution_gain.py --variants": "it takes minutes; tests/test_study.py runs it with --smoke",
+    ".venv/bin/python examples/kernel_size.py --variants": "it takes minutes; README has it with --smoke",
     ".venv/bin/python convolution_gain.py --smoke --dataset cifar10-grey": "a data set that the reader makes",
 }
 
@@ -50,6 +54,7 @@ def copy(tmp_path_factory):
 @pytest.mark.parametrize("command", [each for each in commands() if not each.startswith(tuple(ELSEWHERE))])
 def test_a_command_of_the_documentation(command, copy):
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "PYTHONPATH")}
+    environment["FLAGS"] = "--smoke"
     process = subprocess.run(
         command, shell=True, cwd=copy, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
