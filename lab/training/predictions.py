@@ -25,6 +25,7 @@ def evaluate(model, images, labels):
         part = slice(start, start + BATCH)
         return scale_for(model, images[part]), labels[part]
 
+    @tf.autograph.experimental.do_not_convert  # it looks at all modules, and would load those that wait to be used
     def read_in_graph(start):
         pixels, classes = tf.numpy_function(read, [start], (tf.float32, labels.dtype))
         return tf.ensure_shape(pixels, (None, *model.input_shape[1:])), tf.ensure_shape(classes, (None,))
