@@ -5,6 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 STUDIES := convolution_gain training_length why_it_helps sample_efficiency robustness what_filters_see
+PUBLISHED := convolution_gain sample_efficiency robustness what_filters_see
 
 .PHONY: all help test test-faults lint figures study publish reproduce soak bench gpu-check lock clean
 
@@ -33,14 +34,14 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 	MPLBACKEND=Agg $(BIN)/python deep_learning_pred.py --save figures/predictions.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
-	for script in $(STUDIES); do \
+	for script in $(PUBLISHED); do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.md && \
 		mv saves/$$script.md results/$$script.md || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.precision --from-results > results/precision.md
 	$(BIN)/python docs/tables.py
 
-study: .venv/installed  ## all runs of experiments 5 to 9 that are not published by this code: four to five hours on two cores
+study: .venv/installed  ## all runs of experiments 5 to 10 that are not published by this code: about a day on two cores
 	for script in $(STUDIES); do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --save saves/$$script.png || exit 1; \
 	done

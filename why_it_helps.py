@@ -129,7 +129,7 @@ def plot_distance(ax, runs, found):
     figures.plot_curve(ax, DILATIONS, np.transpose(values), "conv, dilated", figures.STYLES["conv"])
     shuffled = np.transpose([compare.accuracies(runs, "dilation-1-shuffled", "test")] * 2)
     figures.plot_curve(ax, DILATIONS[:: len(DILATIONS) - 1], shuffled, "on shuffled pixels", "C3:")
-    ax.set(xscale="log", title="The nearer the nine pixels, the better", ylabel="test accuracy, % [95% CI]")
+    ax.set(xscale="log", title="How far apart may the nine pixels be?", ylabel="test accuracy, % [95% CI]")
     ax.set_xlabel("pixels from one of the nine to the next")
     ax.set_xticks(DILATIONS, DILATIONS)
     ax.minorticks_off()
@@ -142,7 +142,7 @@ def plot_learned(ax, runs, found):
         style = figures.STYLES[name]
         figures.plot_mean(ax, row, compare.accuracies(runs, name, "test"), fmt=style[:3], markersize=6)
     ax.set_yticks(range(len(LEARNED)), [each.label for each in LEARNED.values()])
-    ax.set(title="Learned kernels, and a ReLU", xlabel="test accuracy, % [95% CI]")
+    ax.set(title="Must the kernels be learned, and need they a ReLU?", xlabel="test accuracy, % [95% CI]")
 
 
 def plot_sharing(ax, runs, found):
@@ -153,7 +153,7 @@ def plot_sharing(ax, runs, found):
         errors = [means - lows, highs - means]
         ax.errorbar(OFFSETS, means, errors, fmt=figures.STYLES[other], capsize=4, label=f"conv - {other}")
     ax.axhline(0, color="0.7", linewidth=1)
-    ax.set(title="Sharing pays where garments move", ylabel="difference on the test set, points [95% CI]")
+    ax.set(title="When does sharing pay?", ylabel="difference on the test set, points [95% CI]")
     ax.set_xlabel("pixels that a garment is moved by, at most")
     ax.set_xticks(OFFSETS, OFFSETS)
     ax.legend(frameon=False)

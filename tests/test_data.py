@@ -183,6 +183,7 @@ def test_the_documented_code_makes_a_data_set(tmp_path, monkeypatch):
     ("file", "content", "reason"),
     [
         (0, format_idx(np.zeros((7, 32, 32))), "not an IDX file of 28 x 28 grey images"),
+        (0, format_idx(np.zeros((0, 28, 28)))[:4] + b"\xff" * 4 + bytes((0, 0, 0, 28)) * 2, "too large"),
         (0, format_idx(np.zeros((6, 28, 28))), "6 train images with 7 labels"),
         (0, format_idx(np.zeros((7, 28, 28)))[:-1], "holds 5,503 bytes instead of 5,504"),
         (0, format_idx(np.zeros((7, 28, 28))) + b"x", "holds more bytes instead of 5,504"),

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -198,3 +198,15 @@ def test_shuffled_pixels_are_the_same_pixels_in_one_order():
     order = shuffle_pixels(np.arange(784).reshape(1, 28, 28), 3).ravel()
     np.testing.assert_array_equal(shuffled.reshape(5, -1), images.reshape(5, -1)[:, order])
     assert not np.array_equal(order, shuffle_pixels(np.arange(784).reshape(1, 28, 28), 4).ravel())
+
+
+def test_a_study_says_what_has_changed_since_earlier_runs(tmp_path):
+    key = RunKey("dense", 3, SMOKE)
+    for name, code in (("a", "old"), ("b", "older")):
+        record = {"variant": "dense", "seed": 3, **asdict(SMOKE), "training_code": code, "numpy": f"2.{code}"}
+        with open(tmp_path / f"dense-3-{name}.npz", "wb") as file:
+            Run({**record, "numpy": "2.2.6"} if name == "a" else record, {}, np.empty(0)).save(file)
+    decided_by = {**asdict(SMOKE), "seed": 3, "training_code": "new", "numpy": "2.2.6"}
+    changed = runs._changed_since_earlier_runs(tmp_path / "dense-3-c.npz", key, decided_by)
+    assert changed == ["training_code"]
+    assert runs._changed_since_earlier_runs(tmp_path / "dense-4-c.npz", key._replace(seed=4), decided_by) == []

@@ -8,20 +8,20 @@ import gzip
 import hashlib
 import lzma
 import os
+import zipfile
 from pathlib import Path
-
-import numpy as np
 
 from lab.guard.errors import CORRUPT_FILE_ERRORS, LabError, brief
 
 LARGEST_NAMED = 47_040_016  # bytes of the largest file of Fashion-MNIST and MNIST, decompressed
+LARGEST_UNNAMED = 1 << 30  # bytes of the largest file that is read from any other folder: 1.4 million images
 
 # Keras keeps MNIST as one file with four arrays
 MNIST_ARRAYS = {
-    "train-images-idx3-ubyte": "x_train",
-    "train-labels-idx1-ubyte": "y_train",
-    "t10k-images-idx3-ubyte": "x_test",
-    "t10k-labels-idx1-ubyte": "y_test",
+    "train-images-idx3-ubyte": "x_train.npy",
+    "train-labels-idx1-ubyte": "y_train.npy",
+    "t10k-images-idx3-ubyte": "x_test.npy",
+    "t10k-labels-idx1-ubyte": "y_test.npy",
 }
 
 
@@ -68,6 +68,8 @@ def read_unverified(folder, name):
         kind = "28 x 28 grey images" if "images" in name else "labels"
         raise DataError(f"{path}: not an IDX file of {kind}, or corrupt (it starts with {header.hex(' ')})")
     size = len(header) + count * _value_bytes(name)
+    if size > LARGEST_UNNAMED:
+        raise DataError(f"{path}: too large ({size:,} bytes by its header; at most {LARGEST_UNNAMED:,} are read)")
     content = read_file(path, size + 1)
     if len(content) != size:
         held = "more" if len(content) > size else f"{len(content):,}"
@@ -106,8 +108,10 @@ def read_file(path, size):
 def _read_npz(path, name):
     """Return an array of Keras' mnist.npz as the IDX file that it was made from."""
     try:
-        with np.load(path) as arrays:
-            values = arrays[MNIST_ARRAYS[name]].tobytes()
+        with zipfile.ZipFile(path) as archive, archive.open(MNIST_ARRAYS[name]) as file:
+            # all that is used of a file not yet verified: where the header of the array ends
+            file.read(int.from_bytes(file.read(10)[8:], "little"))
+            values = file.read(LARGEST_NAMED)
     except CORRUPT_FILE_ERRORS as error:
         raise DataError(f"{path}: cannot be read ({brief(error)})") from error
     return _format_header(name, len(values) // _value_bytes(name)) + values

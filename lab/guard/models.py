@@ -23,7 +23,8 @@ from lab.guard.files import temporary_folder
 
 INPUT_SHAPES = ((None, 28, 28), (None, 28, 28, 1), (None, 28 * 28))
 PIXEL_RANGES = ((0, 1), (0, 255), (-1, 1))  # the usual ones
-LARGEST_MODEL = 2**28  # parameters: tenfold what a classifier of 28 x 28 pixels needs
+LARGEST_MODEL = 2**30  # bytes, on disk and in memory: tenfold what a classifier of 28 x 28 pixels needs
+LARGEST_CONFIG = 4 * 2**20  # bytes of JSON: thousands of layers
 MODULES = {"activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics", "models"}
 MODULES |= {"ops", "optimizers", "quantizers", "random", "regularizers", "src"}  # of Keras, that a config may name
 
@@ -138,6 +139,8 @@ def _conversion(path):
 @contextmanager
 def _in_lower_case(path):
     """Yield the path of a model file, or of a copy: Keras does not know suffixes in capitals."""
+    if os.path.getsize(path) > LARGEST_MODEL:
+        raise ValueError(f"more than {LARGEST_MODEL:,} bytes")
     suffix = os.path.splitext(path)[1]
     if suffix == suffix.lower():
         yield path
@@ -176,6 +179,8 @@ def _read_config(path):
         written = written or dict(weights.attrs)
     if "model_config" not in written:
         raise ValueError("it holds weights only; save the whole model with model.save")
+    if len(written["model_config"]) > LARGEST_CONFIG:
+        raise ValueError(f"its config has more than {LARGEST_CONFIG:,} bytes")
     version = written.get("keras_version", "")
     version = version.decode() if isinstance(version, bytes) else str(version)
     return json.loads(written["model_config"]), re.match("[0-9.]*", version)[0]
@@ -198,7 +203,7 @@ def _require_parts_of_models(config):
 
 
 def _require_moderate_size(config):
-    """Refuse a config that asks for more parameters than LARGEST_MODEL, before Keras makes them."""
+    """Refuse a config that asks for more parameters than LARGEST_MODEL has room for, before Keras makes them."""
     import keras
 
     def count_parameters():
@@ -212,7 +217,7 @@ def _require_moderate_size(config):
 
     with ThreadPoolExecutor(1) as thread:  # Keras' scopes, and its list of variables to be made, are local to a thread
         parameters = thread.submit(count_parameters).result()
-    if parameters > LARGEST_MODEL:
+    if parameters > LARGEST_MODEL // 4:  # float32
         raise ValueError(f"it asks for {parameters:,} parameters")
 
 

@@ -102,15 +102,18 @@ def _keep(paths, cache):
 
 
 def _download(folder, names):
-    """Download files into a folder; return it. Not by Keras' `get_file`, which waits for a silent server forever."""
-    from http.client import HTTPException  # here, because --help need not wait for it
-    from urllib.request import build_opener
+    """Download files into a folder; return it.
 
+    Not by Keras' `get_file`: it has neither time-outs nor a limit of size, and follows redirects to http.
+    """
+    from http.client import HTTPException  # here, and in `_make_opener`, because --help need not wait for it
+
+    opener = _make_opener()
     for name in names:
         deadline = time.monotonic() + DOWNLOAD_SECONDS
         try:
             with (
-                build_opener().open(f"{DOWNLOAD_URL}{name}", timeout=SILENCE_SECONDS) as response,
+                opener.open(f"{DOWNLOAD_URL}{name}", timeout=SILENCE_SECONDS) as response,
                 open(folder / name, "wb") as file,
             ):
                 while chunk := response.read1(1 << 16):
@@ -121,6 +124,20 @@ def _download(folder, names):
         except (OSError, ValueError, HTTPException, DataError) as error:
             raise DataError(f"{name}: {brief(error)}") from error
     return folder
+
+
+def _make_opener():
+    """Return an opener that follows redirects to https only; urllib's own also follows http and ftp."""
+    from urllib import error, request
+
+    class RedirectsToHTTPS(request.HTTPRedirectHandler):
+        def redirect_request(self, request, response, code, message, headers, url):
+            response.close()  # or its body would be read, which may have no end
+            if not url.startswith("https:"):
+                raise error.URLError(f"refused: redirects to {url}, which is not https")
+            return super().redirect_request(request, response, code, message, headers, url)
+
+    return request.build_opener(RedirectsToHTTPS)
 
 
 def _unpack_package(folder, names):

@@ -11,8 +11,10 @@ from lab.training.predictions import collect_classes
 
 
 def held_out(variants):
-    """Return the variants to choose by, by name: trained without some images, and evaluated on these."""
-    return {name_held_out(name): replace(each, select=hold_out, collect=collect_classes) for name, each in variants}
+    """Return the variants to choose by, as a dict: trained without some images, and evaluated on these."""
+    return {
+        name_held_out(name): replace(each, select=hold_out, collect=collect_classes) for name, each in variants.items()
+    }
 
 
 def name_held_out(name):

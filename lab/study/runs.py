@@ -84,7 +84,7 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
     start_tensorflow(plan[0].recipe.threads, plan[0].recipe.precision)
     results = published.RESULTS / script.stem
     known = {record["run"]: record for record in published.read_records(results)}
-    tasks, paths, runs = {}, {}, {}
+    tasks, paths, runs, changed = {}, {}, {}, set()
     for key in plan:
         decided_by = describe_run(script, variants[key.variant], key, splits)
         name = f"{key.variant}-{key.seed}-{provenance.text_digest(json.dumps(decided_by, sort_keys=True))[:12]}"
@@ -93,8 +93,11 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
         if run:
             runs[key] = run
         else:
+            changed.update(_changed_since_earlier_runs(paths[key], key, decided_by))
             task = {"run": name, "variant": key.variant, "decided_by": decided_by}
             tasks[key] = {**task, "script": place, "data_set": asdict(data_set)}
+    if changed:
+        logger.info("rerun: changed since earlier runs: %s", ", ".join(sorted(changed)))
     if tasks:
         require_writable(paths[next(iter(tasks))])
         before, started = len(runs), time.monotonic()
@@ -118,6 +121,19 @@ def _find_run(path, results, record):
         except LabError as error:
             logger.warning("rerun: %s", error)
     return published.read_runs(results, [record])[0] if record else None
+
+
+def _changed_since_earlier_runs(path, key, decided_by):
+    """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
+    differences = []
+    for other in path.parent.glob(f"{key.variant}-{key.seed}-*.npz"):
+        try:
+            record = Run.from_file(other).record
+            if RunKey.from_record(record) == key:
+                differences.append(differing_parts({name: record[name] for name in decided_by}, decided_by))
+        except (LabError, KeyError, TypeError):  # a file with a record of another form
+            continue
+    return min(differences, key=len, default=[])
 
 
 def load_variants(script):

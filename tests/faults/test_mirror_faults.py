@@ -27,6 +27,8 @@ from lab.guard import sources
 
 MOVED = b"302 Found"
 ITSELF, NOWHERE = b"Location: /train-images-idx3-ubyte.gz", b"Location: https://[::1/x"
+HTTP, FTP = b"Location: HTTP://127.0.0.1:1/x", b"Location: ftp://127.0.0.1:1/x"
+NOT_HTTPS = "refused: redirects to .*, which is not https"
 FAULTS = {
     "stalls": (stall, "timed out"),
     "stalls in the middle": (send(format_half, stall), "timed out"),
@@ -42,6 +44,14 @@ FAULTS = {
         r"\?\[2Jo\?so",
     ),
     "redirects without end": (send(format_response(HTML, ITSELF, status=MOVED)), "infinite loop"),
+    "redirects to http": (
+        send(format_response(HTML, HTTP, status=MOVED)),
+        NOT_HTTPS,
+    ),
+    "redirects to ftp": (
+        send(format_response(HTML, FTP, status=MOVED)),
+        NOT_HTTPS,
+    ),
     "redirects nowhere": (
         send(format_response(HTML, NOWHERE, status=MOVED)),
         "Invalid|IPv6",
