@@ -14,7 +14,7 @@ from studies import PLAN, SMOKE, SMOKE_DATA, run_paths
 from lab.changes.convolution_gain import shuffle_pixels
 from lab.guard.errors import LabError
 from lab.study import executors, provenance, published, runs
-from lab.study.records import Run
+from lab.study.records import Checkpoint, Run
 from lab.study.runs import RunKey
 
 SCRIPT = ROOT / "convolution_gain.py"
@@ -126,6 +126,7 @@ def test_a_worker_with_other_code_images_or_libraries_is_refused(part, finished_
     parts = {*names[names.index("images_sha256") : names.index("python")]} - {"data_sha256"}
     decided_by = {name: record[name] for name in {*parts, "seed", *names[4:10]}}
     task = {"run": "x", "variant": record["variant"], "script": "convolution_gain.py", "data_set": vars(SMOKE_DATA)}
+    task["checkpoint"] = ""
     with pytest.raises(LabError, match=f"^{part} on .* differ from when this study started; finished runs are kept"):
         runs._do_run({**task, "decided_by": {**decided_by, part: "other"}})
 
@@ -155,6 +156,29 @@ def test_training_code_that_is_edited_in_the_middle_of_a_study(tmp_path, monkeyp
     recipe.write_text(before)  # undone: the first one is found again
     monkeypatch.setattr(runs, "run_tasks", lambda *given: pytest.fail("does a run"))
     assert runs.run_study(SCRIPT, plan[:1], *arguments[2:])[plan[0]].record["run"] == kept.stem
+
+
+@pytest.mark.fault("study", "interrupted run: goes on after its last epoch, to the same weights")
+def test_an_interrupted_run_goes_on_after_its_last_epoch(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(runs, "run_tasks", lambda module, tasks, *_: ((key, runs._do_run(tasks[key])) for key in tasks))
+    key = RunKey("dense", 0, replace(SMOKE, epochs=3))
+    expected = runs.run_study(SCRIPT, [key], tmp_path / "whole", TINY_DATA)[key].record
+    save = Checkpoint.save
+
+    def interrupt(checkpoint, history, state):
+        save(checkpoint, history, state)
+        if len(history["seconds"]) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run_study(SCRIPT, [key], tmp_path / "interrupted", TINY_DATA)
+    caplog.set_level("INFO")
+    resumed = runs.run_study(SCRIPT, [key], tmp_path / "interrupted", TINY_DATA)[key].record
+    assert "resumed: after epoch 2" in caplog.text
+    assert resumed["weights_sha256"] == expected["weights_sha256"]
+    assert len(resumed["history"]["loss"]) == 3
+    assert not list(tmp_path.rglob("checkpoints/*"))
 
 
 @pytest.mark.fault("study", "run whose process is killed: tried again")

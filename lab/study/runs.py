@@ -26,7 +26,7 @@ from lab.guard.files import atomic_write, require_writable
 from lab.study import provenance, published
 from lab.study.executors import run_tasks, serve_task
 from lab.study.provenance import ROOT, arrays_digest, code_digest, differing_parts, is_top_level, own_files
-from lab.study.records import Run, describe_result
+from lab.study.records import Checkpoint, Run, describe_result
 from lab.training.data import DataSet, data_digest, load_data
 from lab.training.predictions import collect_predictions, unchanged
 from lab.training.recipe import Recipe, train
@@ -95,7 +95,9 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
         else:
             changed.update(_changed_since_earlier_runs(paths[key], key, decided_by))
             task = {"run": name, "variant": key.variant, "decided_by": decided_by}
-            tasks[key] = {**task, "script": place, "data_set": asdict(data_set)}
+            # an interrupted run goes on after its last epoch, where this study's folder is at hand
+            checkpoint = "" if cluster or retrain else str(_checkpoint_path(paths[key]))
+            tasks[key] = {**task, "script": place, "data_set": asdict(data_set), "checkpoint": checkpoint}
     if changed:
         logger.info("rerun: changed since earlier runs: %s", ", ".join(sorted(changed)))
     if tasks:
@@ -106,11 +108,16 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
         for key, content in run_tasks("lab.study.runs", tasks, jobs, cluster):
             with atomic_write(paths[key]) as temporary:
                 temporary.write_bytes(content)
+            _checkpoint_path(paths[key]).unlink(missing_ok=True)
             runs[key] = Run.from_file(paths[key])
             minutes = (time.monotonic() - started) / 60 / (len(runs) - before) * (len(plan) - len(runs))
             state = f"{len(runs)} of {len(plan)} runs, about {minutes:.1f} min left"
             logger.info("study: %s; %s: accuracy %.4f", state, key, runs[key].record["test_accuracy"])
     return {key: runs[key] for key in plan}
+
+
+def _checkpoint_path(path):
+    return path.absolute().parent / "checkpoints" / path.name
 
 
 def _find_run(path, results, record):
@@ -202,7 +209,10 @@ def _do_run(task):
     _require_same(decided_by, describe_run(script, variant, key, splits))
     selected, prepare = _select_data(variant, key.seed, splits)
     prepared = [split._replace(images=prepare(split.images)) for split in selected]
-    model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared)
+    checkpoint = None
+    if task["checkpoint"] and len(prepared) == 2:  # early stopping cannot be resumed
+        checkpoint = Checkpoint(task["checkpoint"], decided_by, resume=True)
+    model, history, scores = train(variant.build_model, key.recipe, key.seed, *prepared, checkpoint=checkpoint)
     measured = variant.collect(model, selected[1], prepare)
     arrays = {name: np.asarray(value) for name, value in measured.items()}
     # the code was not edited between import and digest

@@ -101,11 +101,11 @@ def fit(model, images, labels, epochs, batch_size, checkpoint=None, validation=N
     return {**history, "training_path": loop.fit(model, *arguments)}
 
 
-def train(build_model, recipe, seed, train_split, test_split, validation=None):
+def train(build_model, recipe, seed, train_split, test_split, validation=None, checkpoint=None):
     """Do in a study what experiments 1 and 2 do step by step: build, compile, fit and evaluate a model.
 
     Args: as `initialize_model`; Recipe; the splits, lab.training.data.Split. With one for validation, training takes as
-        many epochs as it needs, at most max(20 epochs, 9,375 steps), whatever the recipe says
+        many epochs as it needs, at most max(20 epochs, 9,375 steps), whatever the recipe says; checkpoint as for `fit`
     Returns: model, history, scores: the trained Keras model, as `fit`, and as `evaluate` for "train" and "test"
     Raises: LabError, as `fit`
     """
@@ -114,5 +114,5 @@ def train(build_model, recipe, seed, train_split, test_split, validation=None):
     compile_model(model, recipe, len(train_split.labels))
     steps = math.ceil(len(train_split.labels) / recipe.batch_size)
     epochs = max(20, math.ceil(9_375 / steps)) if validation else recipe.epochs
-    history = fit(model, *train_split, epochs, recipe.batch_size, validation=validation)
+    history = fit(model, *train_split, epochs, recipe.batch_size, checkpoint, validation)
     return model, history, {"train": evaluate(model, *train_split), "test": evaluate(model, *test_split)}
