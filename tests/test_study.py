@@ -178,7 +178,7 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(tmp_path, monkeypatch, 
     assert "resumed: after epoch 2" in caplog.text
     assert resumed["weights_sha256"] == expected["weights_sha256"]
     assert len(resumed["history"]["loss"]) == 3
-    assert not list(tmp_path.rglob("checkpoints/*"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 @pytest.mark.fault("study", "run whose process is killed: tried again")

@@ -117,7 +117,7 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
 
 
 def _checkpoint_path(path):
-    return path.absolute().parent / "checkpoints" / path.name
+    return path.absolute().with_name(f".{path.stem}.checkpoint.npz")
 
 
 def _find_run(path, results, record):
