@@ -132,6 +132,18 @@ def finished_study(tmp_path_factory):
     return folder, process
 
 
+@pytest.fixture
+def runs_here(monkeypatch):
+    """Let studies do their runs in this process, one after the other: a process of its own starts in seconds."""
+    from lab.study import runs
+
+    def run_tasks(module, tasks, *given):
+        for key, task in tasks.items():
+            yield key, runs._do_run(task)
+
+    monkeypatch.setattr(runs, "run_tasks", run_tasks)
+
+
 def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="the long form of the fault tests: an hour")
     parser.addoption("--faults", type=Path, metavar="PATH", help="write the table of the fault tests there")

@@ -2,7 +2,6 @@ import re
 
 import numpy as np
 import pytest
-from conftest import run_script
 
 import deep_learning_conv
 import robustness
@@ -72,16 +71,14 @@ def test_the_convolution_is_equivariant_and_the_model_is_not_invariant(splits):
     assert not np.allclose(model(moved), model(image), rtol=0.01)
 
 
-def test_the_experiment_at_smoke_size(tmp_path):
-    process = run_script(
-        "robustness.py", "--smoke", "--seeds", 1, "--variants", "dense", "conv", "--output-dir", tmp_path
-    )
-    assert process.returncode == 0, process.stderr
+def test_the_experiment_at_smoke_size(runs_here, tmp_path, capsys):
+    robustness.main(["--smoke", "--seeds", "1", "--variants", "dense", "conv", "--output-dir", str(tmp_path)])
+    printed = capsys.readouterr().out
     assert (tmp_path / "smoke" / "robustness.png").is_file()
-    consistency = re.findall(r"^\| (\w+), .*: [\d.]+ +(?:\| +100\.00 ){2}\|$", process.stdout, re.M)
+    consistency = re.findall(r"^\| (\w+), .*: [\d.]+ +(?:\| +100\.00 ){2}\|$", printed, re.M)
     assert consistency == list(CORRUPTIONS)  # of the images that are not changed
-    _, _, row, change = (line for line in process.stdout.splitlines() if line.startswith("| shift, pixels: 2 "))
-    assert re.search(r"^In points, conv is .*clean images.*shift, pixels: 2.* \(one seed", process.stdout, re.M)
-    clean = next(line for line in process.stdout.splitlines() if line.startswith("| shift, pixels: 0 ") and "+" in line)
+    _, _, row, change = (line for line in printed.splitlines() if line.startswith("| shift, pixels: 2 "))
+    assert re.search(r"^In points, conv is .*clean images.*shift, pixels: 2.* \(one seed", printed, re.M)
+    clean = next(line for line in printed.splitlines() if line.startswith("| shift, pixels: 0 ") and "+" in line)
     first = [float(line.split("|")[2].split()[0]) for line in (row, clean, change)]
     assert first[0] - first[1] == pytest.approx(first[2], abs=0.011)

@@ -1,7 +1,6 @@
 import re
 
 import numpy as np
-from conftest import run_script
 
 import sample_efficiency
 from lab.changes.sample_efficiency import hold_out_a_fifth, select_balanced
@@ -93,12 +92,10 @@ def test_sizes_and_models_without_runs_are_left_out():
     assert alone.endswith("|")  # no sentence
 
 
-def test_the_experiment_at_smoke_size(tmp_path):
-    arguments = ("--smoke", "--seeds", 1, "--variants", "dense", "--output-dir", tmp_path)
-    process = run_script("sample_efficiency.py", *arguments)
-    assert process.returncode == 0, process.stderr
+def test_the_experiment_at_smoke_size(runs_here, tmp_path, capsys):
+    sample_efficiency.main(["--smoke", "--seeds", "1", "--variants", "dense", "--output-dir", str(tmp_path)])
     assert (tmp_path / "smoke" / "sample_efficiency.png").is_file()
-    rows = [line.split()[1] for line in process.stdout.splitlines() if line.startswith("| ")]
+    rows = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert (rows[0], *rows[2:]) == ("images,", "100", "300", "1,000")
     runs = [Run.from_file(path) for path in (tmp_path / "smoke" / "sample_efficiency").iterdir()]
     assert sorted(run.record["train_images"] for run in runs) == [80, 240, 800]

@@ -159,8 +159,7 @@ def test_training_code_that_is_edited_in_the_middle_of_a_study(tmp_path, monkeyp
 
 
 @pytest.mark.fault("study", "interrupted run: goes on after its last epoch, to the same weights")
-def test_an_interrupted_run_goes_on_after_its_last_epoch(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(runs, "run_tasks", lambda module, tasks, *_: ((key, runs._do_run(tasks[key])) for key in tasks))
+def test_an_interrupted_run_goes_on_after_its_last_epoch(runs_here, tmp_path, monkeypatch, caplog):
     key = RunKey("dense", 0, replace(SMOKE, epochs=3))
     expected = runs.run_study(SCRIPT, [key], tmp_path / "whole", TINY_DATA)[key].record
     save = Checkpoint.save

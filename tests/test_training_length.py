@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import run_script
 
 import training_length
 from lab.changes.training_length import hold_out
@@ -77,9 +76,9 @@ def test_the_best_recipe_is_that_of_the_highest_mean():
     assert choice.best_recipe(found, "conv") == long
 
 
-def test_the_experiment_at_smoke_size(tmp_path):
-    process = run_script("training_length.py", "--smoke", "--seeds", 1, "--variants", "dense", "--output-dir", tmp_path)
-    assert process.returncode == 0, process.stderr
+def test_the_experiment_at_smoke_size(runs_here, tmp_path, capsys):
+    training_length.main(["--smoke", "--seeds", "1", "--variants", "dense", "--output-dir", str(tmp_path)])
+    printed = capsys.readouterr().out
     assert (tmp_path / "smoke" / "training_length.png").is_file()
-    assert process.stdout.count(" chosen |") == 1
-    assert "| dense                         |" in process.stdout
+    assert printed.count(" chosen |") == 1
+    assert "| dense                         |" in printed

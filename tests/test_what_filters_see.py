@@ -2,7 +2,6 @@ import re
 
 import numpy as np
 import pytest
-from conftest import run_script
 
 import what_filters_see
 from lab.changes.what_filters_see import collect_filters, feature_maps
@@ -72,11 +71,11 @@ def test_accuracies_without_a_filter_are_in_the_order_of_importance():
     np.testing.assert_allclose(what_filters_see.ablation_accuracies([run], "without"), [order])
 
 
-def test_the_experiment_at_smoke_size(tmp_path):
-    process = run_script("what_filters_see.py", "--smoke", "--seeds", 1, "--output-dir", tmp_path)
-    assert process.returncode == 0, process.stderr
+def test_the_experiment_at_smoke_size(runs_here, tmp_path, capsys):
+    what_filters_see.main(["--smoke", "--seeds", "1", "--output-dir", str(tmp_path)])
+    printed = capsys.readouterr().out
     figures = ["what_filters_see.png", "what_filters_see_importance.png"]
     assert sorted(path.name for path in (tmp_path / "smoke").glob("*.png")) == figures
-    assert len(re.findall(r"^\| +\d+ +\|", process.stdout, re.M)) == 32
-    assert "filters can be removed with a loss below 0.1 points on the images that rank them" in process.stdout
-    assert process.stdout.endswith(" (1 seed, n = 250).\n")
+    assert len(re.findall(r"^\| +\d+ +\|", printed, re.M)) == 32
+    assert "filters can be removed with a loss below 0.1 points on the images that rank them" in printed
+    assert printed.endswith(" (1 seed, n = 250).\n")

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from conftest import run_script
 
 import why_it_helps
 from lab.changes.why_it_helps import place, shrink
@@ -41,9 +40,8 @@ def test_the_variants_differ_in_what_they_are_about():
     assert names == ["relu", "relu", "linear", "linear"]
 
 
-def test_the_experiment_at_smoke_size(tmp_path):
-    arguments = ("--smoke", "--seeds", 1, "--output-dir", tmp_path, "--variants", "local-moved-4", "conv-moved-4")
-    process = run_script("why_it_helps.py", *arguments)
-    assert process.returncode == 0, process.stderr
+def test_the_experiment_at_smoke_size(runs_here, tmp_path, capsys):
+    variants = ("--variants", "local-moved-4", "conv-moved-4")
+    why_it_helps.main(["--smoke", "--seeds", "1", "--output-dir", str(tmp_path), *variants])
     assert (tmp_path / "smoke" / "why_it_helps.png").is_file()
-    assert "| conv - local, moved by up to 4 pixels |" in process.stdout
+    assert "| conv - local, moved by up to 4 pixels |" in capsys.readouterr().out
