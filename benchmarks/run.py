@@ -151,8 +151,8 @@ def plot(result):
     import matplotlib.pyplot as plt
     import seaborn
 
-    figure, axes = plt.subplots(1, len(MODELS), figsize=(11, 3.6), layout="constrained")
-    for ax, model in zip(axes, MODELS, strict=True):
+    figure, axes = plt.subplots(1, len(MODELS), figsize=(11, 3.6), layout="constrained", squeeze=False)
+    for ax, model in zip(axes.flat, MODELS, strict=True):
         entries = rounds_of(result["contest"], model=model, precision="float32")
         names = [entry["name"] for entry in entries]
         seaborn.stripplot(x=[epoch_seconds(entry) for entry in entries], y=names, hue=names, ax=ax, legend=False)
@@ -200,13 +200,13 @@ def write(path, result):
         temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def main():
+def main(argv=None):
     """Run the benchmark; print its table and draw its figure."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--short", action="store_true", help="epochs only: 3 rounds of 12,800 images")
     flags.add_argument("--smoke", action="store_true", help="everything once, with 320 images")
     flags.add_argument("--output-dir", type=Path, metavar="PATH", help="where results/ and figures/ are written")
-    options = flags.parse_args()
+    options = flags.parse_args(argv)
     options.rounds, options.epochs, options.images, folder = 5, EPOCHS, None, ROOT
     if options.short:
         options.rounds, options.images, folder = 3, 12_800, ROOT / "saves" / "short"
