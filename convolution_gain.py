@@ -125,9 +125,10 @@ def report(runs, found, test_labels, names):
 
     Args: `found`, what `compare.estimates` returns; labels of the test images; names of the classes
     """
-    parts = [accuracy_table(runs)]
-    parts += [
-        compare.estimate_table(family, names, found) for family, names in FAMILIES.items() if found.keys() & names
+    header = ["variant (all under one recipe)", "parameters"]
+    parts = [
+        compare.accuracy_table(runs, header, lambda name, record: [MODELS[name].label, f"{record['parameters']:,}"]),
+        *compare.family_tables(FAMILIES, found),
     ]
     if CONTROLLED in found:
         by_class = compare.by_class(runs, ("conv", "dense"), test_labels)
@@ -149,16 +150,6 @@ def report(runs, found, test_labels, names):
     if {CONTROLLED, ORIGINAL} & found.keys():
         parts.append(conclusion(runs, found))
     return "\n\n".join(parts)
-
-
-def accuracy_table(runs):
-    """Return each variant's mean, standard deviation and interval on both sets, in Markdown."""
-    rows = []
-    for name in compare.variant_names(runs):
-        means = [compare.format_mean(compare.accuracies(runs, name, split)) for split in ("test", "train")]
-        rows.append([MODELS[name].label, f"{compare.runs_for(runs, name)[0].record['parameters']:,}", *means])
-    header = ["variant (all under one recipe)", "parameters", "test accuracy, %", "training accuracy, %"]
-    return compare.markdown_table(header, rows)
 
 
 def conclusion(runs, found):

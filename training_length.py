@@ -51,22 +51,21 @@ def choose(options):
         for name in options.variants
     ]
     found = choice.held_out_accuracies(__file__, options, grid, seeds)
+    models = dict.fromkeys(name for name, _ in found)  # of the published ones, perhaps not all
     longer = []
-    for name in options.variants:
+    for name in models:
         best = choice.best_recipe({key: each for key, each in found.items() if key[1].epochs == lengths[-1]}, name)
         longer += [(name, replace(best, epochs=n * lengths[-1])) for n in (LONGER, LONGEST.get(name)) if n]
     found |= choice.held_out_accuracies(__file__, options, longer, seeds)
     # where the longest wins, one three times as long is tried
-    longest = {name: max(recipe.epochs for model, recipe in found if model == name) for name in options.variants}
-    best = {name: choice.best_recipe(found, name) for name in options.variants}
-    unsettled = [
-        (name, replace(recipe, epochs=3 * recipe.epochs))
-        for name, recipe in best.items()
-        if recipe.epochs == longest[name]
-    ]
+    unsettled = []
+    for name in models:
+        best = choice.best_recipe(found, name)
+        if best.epochs == max(recipe.epochs for model, recipe in found if model == name):
+            unsettled.append((name, replace(best, epochs=3 * best.epochs)))
     if unsettled:
         found |= choice.held_out_accuracies(__file__, options, unsettled, seeds)
-    return found, {name: choice.best_recipe(found, name) for name in options.variants}
+    return found, {name: choice.best_recipe(found, name) for name in models}
 
 
 def final_runs(options, chosen):
@@ -97,15 +96,12 @@ def report(found, chosen, runs, estimates):
     ]
     header = ["model", "learning rate, falling to 0", "epochs", "accuracy on held-out images, %", ""]
     parts = [compare.markdown_table(header, rows)]
-    rows = []
-    for name in compare.variant_names(runs):
-        record = compare.runs_for(runs, name)[0].record
+
+    def describe(name, record):
         decay = ", falling to 0" if record["cosine_decay"] else ""
-        setting = f"{record['epochs']} epochs, {record['learning_rate']:g}{decay}"
-        means = [compare.format_mean(compare.accuracies(runs, name, split)) for split in ("test", "train")]
-        rows.append([VARIANTS[record["variant"]].label, setting, *means])
-    header = ["model, on all training images", "setting", "test accuracy, %", "training accuracy, %"]
-    parts.append(compare.markdown_table(header, rows))
+        return VARIANTS[record["variant"]].label, f"{record['epochs']} epochs, {record['learning_rate']:g}{decay}"
+
+    parts.append(compare.accuracy_table(runs, ["model, on all training images", "setting"], describe))
     if COMPARISONS.keys() & estimates:
         parts.append(compare.estimate_table("at the chosen settings", COMPARISONS, estimates))
     if FAIR in estimates:
@@ -142,54 +138,76 @@ def early_stopping_gain(options):
     return compare.estimates(runs, {"gain": names}, next(iter(runs.values())).labels)["gain"][0]
 
 
-def plot(found, chosen, gains):
-    """Draw the accuracy on held-out images against the training length, and the gains. Returns: matplotlib Figure
+def gains_to_draw(estimates, options):
+    """Return the Estimates of conv - dense to be drawn, from the shortest training to the longest, by text."""
+    if FAIR not in estimates:
+        return {}
+    stopped = None if options.smoke else early_stopping_gain(options)
+    return {
+        "original recipe,\nfive epochs": estimates[GAIN_OF_FIVE][0],
+        **({"early stopping\n(experiment 8)": stopped} if stopped else {}),
+        "as long as suits\neach model": estimates[FAIR][0],
+    }
 
-    Args: what `choose` returns; dict of Estimate by text
-    """
-    import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(3, 2), layout="constrained")
+def draw(figure, found, chosen, gains):
+    """Draw accuracy against training length, and beside it gains, dict of Estimate by text, on an empty Figure."""
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    plot_lengths(left, found, chosen)
+    plot_gains(right, gains)
+
+
+def plot_lengths(ax, found, chosen):
+    """Draw the accuracy on held-out images against the training length. Args: Axes; what `choose` returns"""
     for name, recipe in chosen.items():
         of_model = {key[1]: values for key, values in found.items() if key[0] == name}
         lengths = sorted({each.epochs for each in of_model})
         best = [max(np.mean(v) for each, v in of_model.items() if each.epochs == length) for length in lengths]
-        left.plot(lengths, best, figures.STYLES[name], markersize=5, label=MODELS[name].label)
-        left.plot(recipe.epochs, np.mean(of_model[recipe]), "o", color="none", markeredgecolor="black", markersize=12)
+        ax.plot(lengths, best, figures.STYLES[name], markersize=5, label=MODELS[name].label)
+        ax.plot(recipe.epochs, np.mean(of_model[recipe]), "o", color="none", markeredgecolor="black", markersize=12)
     ticks = sorted({recipe.epochs for _, recipe in found})
-    left.set(xscale="log", xlabel="epochs, at the best of three learning rates (circle: chosen)")
-    left.set_ylabel(f"accuracy on held-out images, %: mean of {len(next(iter(found.values())))} splits")
-    left.set_xticks(ticks, ticks)
-    left.minorticks_off()
-    left.legend(frameon=False)
+    ax.set(xscale="log", xlabel="epochs, at the best of three learning rates (circle: chosen)")
+    ax.set_ylabel(f"accuracy on held-out images, %: mean of {len(next(iter(found.values())))} splits")
+    ax.set_xticks(ticks, ticks)
+    ax.minorticks_off()
+    ax.set_title("How long does each model need?")
+    ax.legend(loc="lower right", frameon=False)
+
+
+def plot_gains(ax, gains):
+    """Draw gains, one above the other. Args: Axes; dict of Estimate by text"""
     for row, (mean, low, high, _) in enumerate(gains.values()):
-        right.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="ks", capsize=4)
-        right.annotate(f"{mean:+.2f}", (mean, row), (0, 8), textcoords="offset points", ha="center")
-    right.set_yticks(range(len(gains)), list(gains))
-    right.set_ylim(len(gains) - 0.5, -0.7)
-    right.axvline(0, color="0.7", linewidth=1)
-    right.set(xlabel="conv - dense on the test set, points [95% CI]")
-    return figure
+        ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="ks", capsize=4)
+        ax.annotate(f"{mean:+.2f}", (mean, row), (0, 8), textcoords="offset points", ha="center")
+    ax.set_yticks(range(len(gains)), list(gains))
+    ax.set_ylim(len(gains) - 0.5, -0.7)
+    ax.axvline(0, color="0.7", linewidth=1)
+    ax.set(title="What does the convolution buy?", xlabel="conv - dense on the test set, points [95% CI]")
+
+
+def parse(argv):
+    """Parse arguments; return options."""
+    without = ["--epochs", "--learning-rate"]  # they are chosen
+    return command_line.parse(command_line.study_parser(__doc__, MODELS, seeds=5, first_seed=20, without=without), argv)
+
+
+def study(options):
+    """Do the runs that are missing; return what `choose` and `final_runs` return, and the Estimates."""
+    found, chosen = choose(options)
+    runs = final_runs(options, chosen)
+    comparisons = {**COMPARISONS, GAIN_OF_FIVE: FIVE}
+    return found, chosen, runs, compare.estimates(runs, comparisons, next(iter(runs.values())).labels)
 
 
 def main(argv=None):
     """Run what is missing; print tables and conclusion, draw the figure."""
-    without = ["--epochs", "--learning-rate"]  # they are chosen
-    parser = command_line.study_parser(__doc__, MODELS, seeds=5, first_seed=20, without=without)
-    options = command_line.parse(parser, argv)
+    options = parse(argv)
     path = figures.path_to_save(options, "training_length.png")
-    found, chosen = choose(options)
-    runs = final_runs(options, chosen)
-    test_labels = next(iter(runs.values())).labels
-    estimates = compare.estimates(runs, {**COMPARISONS, GAIN_OF_FIVE: FIVE}, test_labels)
+    found, chosen, runs, estimates = study(options)
     print(report(found, chosen, runs, estimates), flush=True)
-    gains = {}
-    if FAIR in estimates:
-        gains["original recipe,\nfive epochs"] = estimates[GAIN_OF_FIVE][0]
-        stopped = None if options.smoke else early_stopping_gain(options)
-        gains |= {"early stopping\n(experiment 8)": stopped} if stopped else {}
-        gains["as long as suits\neach model"] = estimates[FAIR][0]
-    figures.save(plot(found, chosen, gains), path)
+    figure = figures.new((11, 4.4))
+    draw(figure, found, chosen, gains_to_draw(estimates, options))
+    figures.save(figure, path)
     figures.show()
 
 

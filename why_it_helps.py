@@ -96,31 +96,19 @@ COMPARISONS = {name: weights for family in FAMILIES.values() for name, weights i
 
 def report(runs, found):
     """Return the tables, in Markdown. Args: runs; what `compare.estimates` returns"""
-    rows = [
-        [
-            VARIANTS[name].label,
-            *(compare.format_mean(compare.accuracies(runs, name, each)) for each in ("test", "train")),
-        ]
-        for name in compare.variant_names(runs)
-    ]
-    header = [f"variant ({compare.format_seeds(runs)})", "test accuracy, %", "training accuracy, %"]
-    tables = [
-        compare.estimate_table(family, names, found) for family, names in FAMILIES.items() if found.keys() & names
-    ]
-    return "\n\n".join([compare.markdown_table(header, rows), *tables])
+    header = [f"variant ({compare.format_seeds(runs)})"]
+    table = compare.accuracy_table(runs, header, lambda name, record: [VARIANTS[name].label])
+    return "\n\n".join([table, *compare.family_tables(FAMILIES, found)])
 
 
-def plot(runs, found):
-    """Draw a panel for each intervention that has all its runs. Returns: matplotlib Figure"""
-    import matplotlib.pyplot as plt
-
+def draw(figure, runs, found):
+    """Draw a panel for each intervention that has all its runs on an empty Figure."""
     names = set(compare.variant_names(runs))
     panels = {plot_distance: DISTANCE, plot_learned: LEARNED, plot_sharing: SHARING}
-    drawn = [draw for draw, variants in panels.items() if variants.keys() <= names]
-    figure, axes = plt.subplots(1, max(1, len(drawn)), figsize=(14, 4.2), layout="constrained", squeeze=False)
-    for draw, ax in zip(drawn, axes.flat, strict=False):
-        draw(ax, runs, found)
-    return figure
+    drawn = [plot for plot, variants in panels.items() if variants.keys() <= names]
+    axes = figure.subplots(1, max(1, len(drawn)), squeeze=False)
+    for plot, ax in zip(drawn, axes.flat, strict=False):
+        plot(ax, runs, found)
 
 
 def plot_distance(ax, runs, found):
@@ -142,7 +130,7 @@ def plot_learned(ax, runs, found):
         style = figures.STYLES[name]
         figures.plot_mean(ax, row, compare.accuracies(runs, name, "test"), fmt=style[:3], markersize=6)
     ax.set_yticks(range(len(LEARNED)), [each.label for each in LEARNED.values()])
-    ax.set(title="Must the kernels be learned, and need they a ReLU?", xlabel="test accuracy, % [95% CI]")
+    ax.set(title="Must the kernels be learned,\nand need they a ReLU?", xlabel="test accuracy, % [95% CI]")
 
 
 def plot_sharing(ax, runs, found):
@@ -159,14 +147,26 @@ def plot_sharing(ax, runs, found):
     ax.legend(frameon=False)
 
 
+def parse(argv):
+    """Parse arguments; return options."""
+    return command_line.parse(command_line.study_parser(__doc__, VARIANTS, seeds=5, first_seed=20), argv)
+
+
+def study(options):
+    """Do the runs that are missing; return all, and the Estimates."""
+    runs = command_line.study_runs(__file__, options)
+    return runs, compare.estimates(runs, COMPARISONS, next(iter(runs.values())).labels)
+
+
 def main(argv=None):
     """Run what is missing; print the tables, draw the figure."""
-    options = command_line.parse(command_line.study_parser(__doc__, VARIANTS, seeds=5, first_seed=20), argv)
+    options = parse(argv)
     path = figures.path_to_save(options, "why_it_helps.png")
-    runs = command_line.study_runs(__file__, options)
-    found = compare.estimates(runs, COMPARISONS, next(iter(runs.values())).labels)
+    runs, found = study(options)
     print(report(runs, found), flush=True)
-    figures.save(plot(runs, found), path)
+    figure = figures.new((14, 4.2))
+    draw(figure, runs, found)
+    figures.save(figure, path)
     figures.show()
 
 

@@ -112,6 +112,23 @@ def format_mean(values, limits=(0, 100)):
     return f"{mean:.2f} ± {deviation:.2f}{interval}{skewed}"
 
 
+def accuracy_table(runs, header, describe):
+    """Return each variant's accuracies on both sets as a Markdown table.
+
+    Args: runs; header of the first columns; function of a variant's name and its first record to their content
+    """
+    rows = []
+    for name in variant_names(runs):
+        means = [format_mean(accuracies(runs, name, split)) for split in ("test", "train")]
+        rows.append([*describe(name, runs_for(runs, name)[0].record), *means])
+    return markdown_table([*header, "test accuracy, %", "training accuracy, %"], rows)
+
+
+def family_tables(families, found):
+    """Return a Markdown table for each family of comparisons that has any. Args: as `estimate_table`, by family"""
+    return [estimate_table(family, names, found) for family, names in families.items() if found.keys() & names]
+
+
 def estimate_table(family, names, found):
     """Return a family of comparisons as a Markdown table, its p-values adjusted by Holm's method.
 

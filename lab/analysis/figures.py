@@ -135,6 +135,13 @@ def path_to_save(options, name):
     return path
 
 
+def new(size):
+    """Return an empty Matplotlib Figure of a size in inches, which keeps its parts apart."""
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=size, layout="constrained")
+
+
 def save(figure, path):
     """Save a Matplotlib Figure, if there is a path, and note the path. Raises: LabError, it cannot be written."""
     if path:

@@ -25,11 +25,17 @@ def name_held_out(name):
 def held_out_accuracies(script, options, candidates, seeds):
     """Return the accuracies on held-out images in percent, one for each seed, by (variant, recipe).
 
+    With --from-results, only those with published runs of all seeds.
+
     Args: as `lab.study.command_line.study_runs`; (variant, Recipe) pairs; seeds, each of another split of the images
     """
     keys = {each: [RunKey(name_held_out(each[0]), seed, each[1]) for seed in seeds] for each in candidates}
     runs = command_line.study_runs(script, options, [key for of_one in keys.values() for key in of_one])
-    return {each: [100 * runs[key].record["test_accuracy"] for key in of_one] for each, of_one in keys.items()}
+    return {
+        each: [100 * runs[key].record["test_accuracy"] for key in of_one]
+        for each, of_one in keys.items()
+        if runs.keys() >= {*of_one}
+    }
 
 
 def best_recipe(accuracies, name):

@@ -1,0 +1,31 @@
+"""Draw the README's figure from the published runs of experiments 6 and 7: the answer, and its causes.
+
+.venv/bin/python docs/answer.py
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import training_length  # noqa: E402
+import why_it_helps  # noqa: E402
+from lab.analysis import figures  # noqa: E402
+from lab.guard.errors import run_main  # noqa: E402
+
+
+def main():
+    """Draw figures/answer.png."""
+    figures.has_display()  # chooses how Matplotlib draws
+    options, of_causes = (script.parse(["--from-results"]) for script in (training_length, why_it_helps))
+    found, chosen, _, estimates = training_length.study(options)
+    figure = figures.new((14, 8.8))
+    upper, lower = figure.subfigures(2, 1)
+    training_length.draw(upper, found, chosen, training_length.gains_to_draw(estimates, options))
+    why_it_helps.draw(lower, *why_it_helps.study(of_causes))
+    figures.save(figure, ROOT / "figures" / "answer.png")
+
+
+if __name__ == "__main__":
+    run_main(main)
