@@ -71,7 +71,10 @@ def test_the_convolution_is_equivariant_and_the_model_is_not_invariant(splits):
     assert not np.allclose(model(moved), model(image), rtol=0.01)
 
 
-def test_the_experiment_at_smoke_size(runs_here, tmp_path, capsys):
+def test_the_experiment_at_smoke_size(runs_here, tmp_path, monkeypatch, capsys):
+    for name, corruption in CORRUPTIONS.items():  # two strengths of each
+        strengths = sorted({corruption.identity, robustness.HEADLINE_STRENGTHS[name]})
+        monkeypatch.setitem(CORRUPTIONS, name, corruption._replace(strengths=tuple(strengths)))
     robustness.main(["--smoke", "--seeds", "1", "--variants", "dense", "conv", "--output-dir", str(tmp_path)])
     printed = capsys.readouterr().out
     assert (tmp_path / "smoke" / "robustness.png").is_file()
