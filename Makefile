@@ -7,7 +7,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 STUDIES := convolution_gain training_length why_it_helps sample_efficiency robustness what_filters_see
 PUBLISHED := convolution_gain sample_efficiency robustness what_filters_see
 
-.PHONY: all help test test-faults lint figures study publish reproduce soak bench gpu-check lock clean
+.PHONY: all help test test-long lint figures study publish reproduce soak bench gpu-check lock clean
 
 all: .venv/installed  ## set up, train both models of the original project, and print their difference (the default)
 	$(BIN)/python deep_learning.py $(FLAGS)
@@ -21,10 +21,10 @@ help:  ## list the targets
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed-dev  ## set up and run the tests
-	$(PYTEST) --ignore tests/faults --ignore tests/benchmarks
+	$(PYTEST) --ignore tests/faults --ignore tests/benchmarks --ignore tests/experiments
 
-test-faults: .venv/installed-dev  ## the longer tests: of faults, and of the benchmark at its smallest
-	$(PYTEST) tests/benchmarks tests/faults
+test-long: .venv/installed-dev  ## the longer tests: of faults, and of experiments and benchmark at their smallest
+	$(PYTEST) tests/benchmarks tests/experiments tests/faults
 
 lint: .venv/installed-dev  ## check style and format
 	$(BIN)/ruff check .

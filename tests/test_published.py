@@ -6,7 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT
 
 from lab.guard.errors import LabError
 from lab.study import published, reproduce
@@ -127,13 +127,6 @@ def test_arrays_of_another_run_are_refused(tmp_path):
     for change in ({"arrays_sha256": "0"}, {"labels_sha256": "0"}, {"run": "second"}):
         with pytest.raises(LabError, match="predictions.npz: corrupt"):
             published.read_runs(tmp_path, [{**record, **change}])
-
-
-def test_a_published_run_of_dense_is_reproduced():
-    process = run_script("-m", "lab.study.reproduce", "--variants", "dense")
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith("dense, seed ")
-    assert process.stdout.endswith((": the same bits\n", " published runs\n"))
 
 
 def test_a_run_outside_the_spread_is_not_reproduced(monkeypatch, capsys):

@@ -90,16 +90,3 @@ def test_sizes_and_models_without_runs_are_left_out():
     alone = sample_efficiency.report(made_up_runs((100, 300), dense=dense), {}, LABELS)
     assert "conv |" not in alone
     assert alone.endswith("|")  # no sentence
-
-
-def test_the_experiment_at_smoke_size(runs_here, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sample_efficiency, "SIZES", (300, 1_000, 3_000))
-    sample_efficiency.main(["--smoke", "--seeds", "1", "--variants", "dense", "--output-dir", str(tmp_path)])
-    assert (tmp_path / "smoke" / "sample_efficiency.png").is_file()
-    rows = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert (rows[0], *rows[2:]) == ("images,", "300", "1,000")  # there are 2,000
-    runs = [Run.from_file(path) for path in (tmp_path / "smoke" / "sample_efficiency").iterdir()]
-    assert sorted(run.record["train_images"] for run in runs) == [240, 800]
-    for run in runs:  # stopped: not before 600 steps are without gain
-        steps = -(-run.record["train_images"] // 32) * len(run.record["history"]["val_loss"])
-        assert 600 <= steps < 9_375

@@ -6,13 +6,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, SCRIPTS, read_until, run_script, start
+from conftest import ROOT, SCRIPTS, run_script
 from mirror import make_arrays, write_data_set
 from PIL import Image
 
@@ -198,29 +197,6 @@ def test_without_the_fast_loop_a_script_trains_and_resumes(tmp_path, monkeypatch
     assert resumed["weights_sha256"] == whole["weights_sha256"]
 
 
-@pytest.mark.fault("processes", "SIGINT or SIGKILL in the training: its checkpoint is whole, and resumed from")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_stopped_training_leaves_its_checkpoint_and_resumes_to_the_same_weights(tmp_path, number, code):
-    script, epochs = deep_learning, 40
-    name, arguments = script.__name__, ["--smoke", "--epochs", str(epochs), "--output-dir"]
-    process = start(f"{name}.py", *arguments, tmp_path)
-    read_until(process.stdout, f"epoch 2/{epochs}")
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert stderr.splitlines()[-1] == "interrupted" if number == signal.SIGINT else "Traceback" not in stderr
-    (checkpoint,) = (path for path in tmp_path.rglob("*") if path.is_file())
-    assert checkpoint.name == f"{name}.checkpoint.npz"
-    assert len(Run.from_file(checkpoint).record["history"]["seconds"]) >= 2
-    script.main([*arguments, str(tmp_path), "--resume"])
-    script.main([*arguments, str(tmp_path / "whole")])
-    resumed, whole = read_record(tmp_path, name), read_record(tmp_path / "whole", name)
-    for part in ("weights_sha256", "test_loss", "train_loss", "data_sha256"):
-        assert resumed[part] == whole[part]
-    assert resumed["history"]["loss"] == whole["history"]["loss"]
-    assert not checkpoint.exists()
-
-
 @pytest.mark.fault("training", "learning rate that diverges: said, nothing saved")
 def test_a_training_that_diverges_saves_nothing(tmp_path):
     with pytest.raises(LabError, match="training diverged"):
@@ -242,18 +218,6 @@ def test_another_data_set_has_a_folder_of_its_own(tmp_path, caplog):
     for part in ("data_set", "data_sha256", "weights_sha256"):
         assert script[part] == study[part]
     assert script["data_set"] == "squares"
-
-
-def test_a_copy_of_the_example_under_another_name_has_its_own_results(tmp_path):
-    source = (ROOT / "examples" / "kernel_size.py").read_text()
-    (tmp_path / "my_kernels.py").write_text(source.replace("layers.Conv2D(32, ", "layers.Conv2D(8, "))
-    arguments = ("--smoke", "--seeds", 1, "--variants", "kernel-5", "--output-dir", tmp_path / "out")
-    process = run_script(str(tmp_path / "my_kernels.py"), *arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
-    assert process.returncode == 0, process.stderr
-    assert re.fullmatch(r"\| 5 x 5  \| +\d\d\.\d\d \|", process.stdout.splitlines()[-1])
-    assert (tmp_path / "out" / "smoke" / "kernel_size.png").is_file()
-    (run,) = (tmp_path / "out" / "smoke" / "my_kernels").iterdir()
-    assert Run.from_file(run).record["parameters"] == 8 * 26 + 24 * 24 * 8 * 128 + 128 + 1_290
 
 
 @pytest.mark.parametrize("name", ["deep_learning", "training_length"])

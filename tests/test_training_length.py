@@ -74,11 +74,3 @@ def test_the_best_recipe_is_that_of_the_highest_mean():
     short, long = Recipe(), Recipe(epochs=9)
     found = {("conv", short): [90, 80], ("conv", long): [86, 86], ("dense", short): [99, 99]}
     assert choice.best_recipe(found, "conv") == long
-
-
-def test_the_experiment_at_smoke_size(runs_here, tmp_path, capsys):
-    training_length.main(["--smoke", "--seeds", "1", "--variants", "dense", "--output-dir", str(tmp_path)])
-    printed = capsys.readouterr().out
-    assert (tmp_path / "smoke" / "training_length.png").is_file()
-    assert printed.count(" chosen |") == 1
-    assert "| dense                         |" in printed

@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import pytest
 
@@ -69,13 +67,3 @@ def test_accuracies_without_a_filter_are_in_the_order_of_importance():
     order = np.arange(32)[::-1]
     run = Run({}, {"without": np.array([np.zeros(32), np.arange(32)]), "order": order, "n": np.array(100)}, None)
     np.testing.assert_allclose(what_filters_see.ablation_accuracies([run], "without"), [order])
-
-
-def test_the_experiment_at_smoke_size(runs_here, tmp_path, capsys):
-    what_filters_see.main(["--smoke", "--seeds", "1", "--output-dir", str(tmp_path)])
-    printed = capsys.readouterr().out
-    figures = ["what_filters_see.png", "what_filters_see_importance.png"]
-    assert sorted(path.name for path in (tmp_path / "smoke").glob("*.png")) == figures
-    assert len(re.findall(r"^\| +\d+ +\|", printed, re.M)) == 32
-    assert "filters can be removed with a loss below 0.1 points on the images that rank them" in printed
-    assert printed.endswith(" (1 seed, n = 250).\n")

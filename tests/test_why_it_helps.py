@@ -38,10 +38,3 @@ def test_the_variants_differ_in_what_they_are_about():
     assert [layer.trainable for layer in (conv, frozen, linear, both)] == [True, False, True, False]
     names = [layer.activation.__name__ for layer in (conv, frozen, linear, both)]
     assert names == ["relu", "relu", "linear", "linear"]
-
-
-def test_the_experiment_at_smoke_size(runs_here, tmp_path, capsys):
-    variants = ("--variants", "local-moved-4", "conv-moved-4")
-    why_it_helps.main(["--smoke", "--seeds", "1", "--output-dir", str(tmp_path), *variants])
-    assert (tmp_path / "smoke" / "why_it_helps.png").is_file()
-    assert "| conv - local, moved by up to 4 pixels |" in capsys.readouterr().out

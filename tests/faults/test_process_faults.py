@@ -16,6 +16,9 @@ import pytest
 from conftest import ROOT, read_until, run_script, start
 from PIL import Image
 
+import deep_learning
+from lab.study.records import Run
+
 DENSE = ("deep_learning.py", "--smoke", "--output-dir")
 GAIN = ("convolution_gain.py", "--smoke", "--output-dir")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -137,6 +140,28 @@ def test_a_signal_in_the_training_never_crashes_it(tmp_path, soak, count_cases):
             process.kill()
             process.communicate()
     count_cases(tries)
+
+
+@pytest.mark.fault("processes", "SIGINT or SIGKILL in the training: its checkpoint is whole, and resumed from")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_training_leaves_its_checkpoint_and_resumes_to_the_same_weights(tmp_path, number, code):
+    arguments = ["--smoke", "--epochs", "40", "--output-dir"]
+    process = start("deep_learning.py", *arguments, tmp_path)
+    read_until(process.stdout, "epoch 2/40")
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert stderr.splitlines()[-1] == "interrupted" if number == signal.SIGINT else "Traceback" not in stderr
+    (checkpoint,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert checkpoint.name == "deep_learning.checkpoint.npz"
+    assert len(Run.from_file(checkpoint).record["history"]["seconds"]) >= 2
+    deep_learning.main([*arguments, str(tmp_path), "--resume"])
+    deep_learning.main([*arguments, str(tmp_path / "whole")])
+    resumed, whole = read_record(tmp_path), read_record(tmp_path / "whole")
+    for part in ("weights_sha256", "test_loss", "train_loss", "data_sha256"):
+        assert resumed[part] == whole[part]
+    assert resumed["history"]["loss"] == whole["history"]["loss"]
+    assert not checkpoint.exists()
 
 
 @pytest.mark.fault("processes", "unexpected error: its type, and with --debug its traceback")
