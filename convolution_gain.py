@@ -9,6 +9,7 @@ python convolution_gain.py --short           # the models of experiments 1 and 2
 python convolution_gain.py --dataset mnist --choose-rate   # each variant with the learning rate that suits it
 """
 
+import argparse
 import math
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from lab.guard.errors import LabError, run_main
 from lab.study import choice, command_line, published
 from lab.study.data_sets import class_names
 from lab.study.runs import Run, RunKey, Variant
-from lab.training.data import FASHION_MNIST, load_test_data
+from lab.training.data import FASHION_MNIST, DataSet, load_test_data
 from lab.training.predictions import collect_predictions
 
 
@@ -117,7 +118,8 @@ ON_DATA_SETS = {
     "conv - (conv, shuffled)": {"conv": 1, "conv-shuffled": -1},
     "conv - local": {"conv": 1, "local": -1},
 }
-COMPARED_ON_DATA_SETS = {name for weights in ON_DATA_SETS.values() for name in weights}
+COMPARED_ON_DATA_SETS = [name for name in MODELS if any(name in weights for weights in ON_DATA_SETS.values())]
+FIRST_SEED_ELSEWHERE, SEEDS_ELSEWHERE = 20, 5  # of the published runs on other data sets
 
 
 def report(runs, found, test_labels, names):
@@ -125,9 +127,13 @@ def report(runs, found, test_labels, names):
 
     Args: `found`, what `compare.estimates` returns; labels of the test images; names of the classes
     """
-    header = ["variant (all under one recipe)", "parameters"]
+
+    def describe(name, record):
+        return MODELS[name].label, f"{record['learning_rate']:g}", f"{record['parameters']:,}"
+
+    header = ["variant", "learning rate", "parameters"]
     parts = [
-        compare.accuracy_table(runs, header, lambda name, record: [MODELS[name].label, f"{record['parameters']:,}"]),
+        compare.accuracy_table(runs, header, describe),
         *compare.family_tables(FAMILIES, found),
     ]
     if CONTROLLED in found:
@@ -241,7 +247,7 @@ def study_runs(options):
     plan = [
         RunKey(name, seed, recipes.get(name, options.recipe))
         for n, seed in enumerate(command_line.seeds(options))
-        for name in options.variants
+        for name in recipes or options.variants
         if n < FEWER_SEEDS.get(name, options.seeds)
     ]
     return command_line.study_runs(__file__, options, plan)
@@ -252,23 +258,28 @@ def choose_rates(options):
     tried = [replace(options.recipe, learning_rate=rate) for rate in RATES]
     candidates = [(name, recipe) for recipe in tried for name in options.variants]
     found = choice.held_out_accuracies(__file__, options, candidates, [options.seed])
-    rows = [[MODELS[name].label, *(f"{found[name, recipe][0]:.2f}" for recipe in tried)] for name in options.variants]
-    header = ["accuracy on held-out images, %", *(f"learning rate {rate:g}" for rate in RATES)]
+    names = [name for name in options.variants if all((name, recipe) in found for recipe in tried)]
+    rows = [[MODELS[name].label, *(f"{found[name, recipe][0]:.2f}" for recipe in tried)] for name in names]
+    header = [f"{options.dataset.name}, held-out images: accuracy, %", *(f"learning rate {rate:g}" for rate in RATES)]
     print(compare.markdown_table(header, rows), end="\n\n")
-    return {name: choice.best_recipe(found, name) for name in options.variants}
+    return {name: choice.best_recipe(found, name) for name in names}
 
 
-def published_on_other_data_sets():
-    """Return the published runs on other data sets that have all variants to compare: dict of runs by name."""
-    folder, found = published.RESULTS / "convolution_gain", {}
-    for record in published.read_records(folder):
-        if record["data_set"] != "fashion-mnist" and record["variant"] in MODELS:
-            found.setdefault(record["data_set"], []).append(record)
-    return {
-        name: dict(zip(map(RunKey.from_record, records), published.read_runs(folder, records), strict=True))
-        for name, records in found.items()
-        if COMPARED_ON_DATA_SETS.issubset(record["variant"] for record in records)
-    }
+def report_on_data_sets(runs, options, path):
+    """Print how the published runs on other data sets compare with these; draw the figure, saved beside the path."""
+    rows = published.read_records(published.RESULTS / "convolution_gain")
+    others = dict.fromkeys(row["data_set"] for row in rows if row["data_set"] != FASHION_MNIST.name)
+    if not others or not {*COMPARED_ON_DATA_SETS} <= {*compare.variant_names(runs)}:
+        return
+    print()
+    found = {FASHION_MNIST.name: runs}
+    for name in others:
+        elsewhere = {"dataset": DataSet(name), "variants": COMPARED_ON_DATA_SETS, "choose_rate": True}
+        elsewhere |= {"seed": FIRST_SEED_ELSEWHERE, "seeds": SEEDS_ELSEWHERE}
+        found[f"{name}, rates chosen"] = study_runs(argparse.Namespace(**{**vars(options), **elsewhere}))
+    estimates = data_sets.estimate_all(found, ON_DATA_SETS)
+    print(data_sets.report(found, estimates, {name: MODELS[name].label for name in COMPARED_ON_DATA_SETS}), flush=True)
+    figures.save(data_sets.plot(estimates), path and path.with_stem(f"{path.stem}_data_sets"))
 
 
 def main(argv=None):
@@ -295,13 +306,8 @@ def main(argv=None):
         images = load_test_data(options.dataset).images
         pictures = garments.plot(runs, images, test_labels, names)
         figures.save(pictures, path and path.with_stem(f"{path.stem}_garments"))
-    elsewhere = published_on_other_data_sets() if options.from_results and options.dataset == FASHION_MNIST else {}
-    if elsewhere:
-        elsewhere = {FASHION_MNIST.name: runs, **elsewhere}
-        estimates = data_sets.estimate_all(elsewhere, ON_DATA_SETS)
-        labels = {name: model.label for name, model in MODELS.items() if name in COMPARED_ON_DATA_SETS}
-        print(f"\n{data_sets.report(elsewhere, estimates, labels)}", flush=True)
-        figures.save(data_sets.plot(estimates), path and path.with_stem(f"{path.stem}_data_sets"))
+    if options.from_results and options.dataset == FASHION_MNIST:
+        report_on_data_sets(runs, options, path)
     if not options.short:
         figures.show()
 

@@ -8,6 +8,7 @@ python training_length.py
 python training_length.py --from-results    # the published runs: tables, sentence and figure in seconds
 """
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -39,33 +40,58 @@ COMPARISONS = {
 }
 GAIN_OF_FIVE = "gain of the original recipe: conv - dense"
 
+logger = logging.getLogger(__name__)
+
 
 def choose(options):
-    """Return the accuracies on held-out images in percent by (model, recipe), and each model's chosen Recipe."""
+    """Return the accuracies on held-out images in percent by (model, recipe), and each model's chosen Recipe.
+
+    Of published runs, only models that have all that is tried for them.
+
+    Raises: LabError, as `lab.study.command_line.study_runs`, or no model has.
+    """
     rates, lengths = (SMOKE_RATES, SMOKE_LENGTHS) if options.smoke else (RATES, LENGTHS)
-    seeds = command_line.seeds(options)[:SPLITS]
+    seeds, found = command_line.seeds(options)[:SPLITS], {}
+
+    def try_out(models, candidates):
+        """Try the candidates; return the models that have runs of all of theirs, as published ones may not."""
+        try:
+            found.update(choice.held_out_accuracies(__file__, options, candidates, seeds) if candidates else {})
+        except LabError:  # nothing of this is published
+            if not (found and options.from_results):
+                raise
+        untried = {name for name, recipe in candidates if (name, recipe) not in found}
+        return [name for name in models if name not in untried]
+
+    def best_of(name, epochs=None):
+        return choice.best_recipe({key: each for key, each in found.items() if epochs in (None, key[1].epochs)}, name)
+
     grid = [
         (name, replace(options.recipe, learning_rate=rate, epochs=epochs, cosine_decay=True))
         for epochs in reversed(lengths)  # the longest run first: that keeps all cores busy to the end
         for rate in rates
         for name in options.variants
     ]
-    found = choice.held_out_accuracies(__file__, options, grid, seeds)
-    models = dict.fromkeys(name for name, _ in found)  # of the published ones, perhaps not all
+    models = try_out(options.variants, grid)
     longer = []
     for name in models:
-        best = choice.best_recipe({key: each for key, each in found.items() if key[1].epochs == lengths[-1]}, name)
+        best = best_of(name, lengths[-1])
         longer += [(name, replace(best, epochs=n * lengths[-1])) for n in (LONGER, LONGEST.get(name)) if n]
-    found |= choice.held_out_accuracies(__file__, options, longer, seeds)
+    models = try_out(models, longer)
     # where the longest wins, one three times as long is tried
-    unsettled = []
-    for name in models:
-        best = choice.best_recipe(found, name)
-        if best.epochs == max(recipe.epochs for model, recipe in found if model == name):
-            unsettled.append((name, replace(best, epochs=3 * best.epochs)))
-    if unsettled:
-        found |= choice.held_out_accuracies(__file__, options, unsettled, seeds)
-    return found, {name: choice.best_recipe(found, name) for name in models}
+    best = {name: best_of(name) for name in models}
+    unsettled = [(name, recipe) for name, recipe in best.items() if recipe.epochs == longest_tried(found, name)]
+    models = try_out(models, [(name, replace(recipe, epochs=3 * recipe.epochs)) for name, recipe in unsettled])
+    if not models:
+        raise LabError("no model has all the runs that its recipe is chosen by")
+    if len(models) < len(options.variants):
+        logger.warning("incomplete: only %s; the others lack runs to choose by", ", ".join(models))
+    return found, {name: best_of(name) for name in models}
+
+
+def longest_tried(found, name):
+    """Return the largest number of epochs that was tried for a model."""
+    return max(recipe.epochs for model, recipe in found if model == name)
 
 
 def final_runs(options, chosen):
@@ -77,8 +103,8 @@ def final_runs(options, chosen):
     seeds = command_line.seeds(options)
     plan = {RunKey(name, seed, recipe): name for name, recipe in settings.items() for seed in seeds}
     plan |= {RunKey(name, seed, options.recipe): FIVE_EPOCHS.format(name) for name in chosen for seed in seeds}
-    longest_first = sorted(plan, key=lambda key: -key.recipe.epochs)
-    runs = command_line.study_runs(__file__, options, longest_first)
+    in_order = sorted(plan, key=lambda key: (key.variant == "local", -key.recipe.epochs))  # local is not in the gain
+    runs = command_line.study_runs(__file__, options, in_order)
     return {key._replace(variant=name): runs[key] for key, name in plan.items() if key in runs}
 
 
@@ -89,10 +115,11 @@ def report(found, chosen, runs, estimates):
     """
     rows = [
         [MODELS[name].label, f"{recipe.learning_rate:g}", f"{recipe.epochs}", f"{np.mean(values):.2f}"]
-        + ["chosen" if recipe == chosen[name] else ""]
+        + [("chosen, the longest tried" if longest else "chosen") if recipe == chosen[name] else ""]
         for model in chosen
         for (name, recipe), values in sorted(found.items(), key=_epochs_and_rate)
         if name == model
+        for longest in [recipe.epochs == longest_tried(found, name)]
     ]
     header = ["model", "learning rate, falling to 0", "epochs", "accuracy on held-out images, %", ""]
     parts = [compare.markdown_table(header, rows)]
@@ -166,7 +193,7 @@ def plot_lengths(ax, found, chosen):
         ax.plot(lengths, best, figures.STYLES[name], markersize=5, label=MODELS[name].label)
         ax.plot(recipe.epochs, np.mean(of_model[recipe]), "o", color="none", markeredgecolor="black", markersize=12)
     ticks = sorted({recipe.epochs for _, recipe in found})
-    ax.set(xscale="log", xlabel="epochs, at the best of three learning rates (circle: chosen)")
+    ax.set(xscale="log", xlabel="epochs, at the best learning rate tried (circle: chosen)")
     ax.set_ylabel(f"accuracy on held-out images, %: mean of {len(next(iter(found.values())))} splits")
     ax.set_xticks(ticks, ticks)
     ax.minorticks_off()

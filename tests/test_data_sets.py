@@ -9,9 +9,10 @@ from scipy import stats
 
 import convolution_gain
 from lab.analysis import data_sets, garments
-from lab.study import command_line
+from lab.study import command_line, published
 from lab.study.records import Run
 from lab.study.runs import RunKey
+from lab.training.data import DataSet
 from lab.training.recipe import Recipe
 
 IMAGES = 1_000
@@ -81,8 +82,8 @@ def test_each_variant_gets_the_learning_rate_that_suits_it(monkeypatch, capsys):
         return {key: Run({"test_accuracy": value}, {}, LABELS) for key, value in values.items()}
 
     monkeypatch.setattr(command_line, "study_runs", made_up_runs)
-    options = argparse.Namespace(recipe=Recipe(), variants=["dense", "conv"], seed=20, seeds=2, choose_rate=True)
-    convolution_gain.study_runs(options)
+    settings = {"variants": ["dense", "conv"], "seed": 20, "seeds": 2, "choose_rate": True, "dataset": DataSet()}
+    convolution_gain.study_runs(argparse.Namespace(recipe=Recipe(), **settings))
     held_out, final = done[:6], done[6:]
     assert {(key.variant, key.seed) for key in held_out} == {("dense-held-out", 20), ("conv-held-out", 20)}
     chosen = {(key.variant, key.seed): key.recipe for key in final}
@@ -90,3 +91,27 @@ def test_each_variant_gets_the_learning_rate_that_suits_it(monkeypatch, capsys):
         assert all(chosen[name, seed] == Recipe(learning_rate=rate) for seed in (20, 21))
     assert re.search(r"^\| dense +\| +89\.73 \| +89\.80 \| +90\.00 \|$", capsys.readouterr().out, re.M)
     assert {key.variant for key in done} <= convolution_gain.VARIANTS.keys()
+
+
+def test_published_runs_on_other_data_sets_are_compared(monkeypatch, capsys):
+    def made_up_runs(script, options, plan):
+        runs = {}
+        for key in plan:
+            predicted = LABELS.copy()
+            predicted[: 100 + 50 * (key.variant == "dense") + key.seed] = 7
+            record = dict.fromkeys(("test_accuracy", "train_accuracy"), np.mean(predicted == LABELS))
+            runs[key] = Run(record, {"predicted": predicted}, LABELS)
+        return runs
+
+    monkeypatch.setattr(command_line, "study_runs", made_up_runs)
+    monkeypatch.setattr(
+        published, "read_records", lambda folder: [{"data_set": "fashion-mnist"}, {"data_set": "mnist"}]
+    )
+    keys = [RunKey(name, seed, Recipe()) for name in convolution_gain.COMPARED_ON_DATA_SETS for seed in range(3)]
+    options = argparse.Namespace(recipe=Recipe())
+    convolution_gain.report_on_data_sets(made_up_runs(None, None, keys), options, None)
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| mnist, held-out images: accuracy, % +\| +learning rate 0\.0003 \|", printed, re.M)
+    assert re.search(r"^\| mnist, rates chosen +\| +\+5\.00 \[?.*\| +\+29\.07", printed, re.M)
+    convolution_gain.report_on_data_sets(made_up_runs(None, None, keys[:3]), options, None)  # not all variants
+    assert capsys.readouterr().out == ""

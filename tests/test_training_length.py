@@ -5,6 +5,7 @@ import pytest
 
 import training_length
 from lab.changes.training_length import hold_out
+from lab.guard.errors import LabError
 from lab.study import choice, command_line
 from lab.study.records import Run
 from lab.study.runs import RunKey
@@ -23,7 +24,7 @@ def test_each_class_is_held_out_in_the_same_proportion(n, held_out):
 
 
 class Options:
-    smoke, seed, seeds, recipe, variants = False, 20, 5, Recipe(), ["dense", "conv"]
+    smoke, from_results, seed, seeds, recipe, variants = False, False, 20, 5, Recipe(), ["dense", "conv"]
 
 
 def accuracy(name, recipe, suits):
@@ -59,8 +60,33 @@ def test_the_longest_is_not_chosen_before_a_longer_one_is_tried(epochs, tried, c
     assert len(done) == len(set(done))
 
 
+@pytest.mark.parametrize("missing", [(2, 0.001), (45, 0.0003), (135, 0.0003)])
+def test_a_model_without_all_its_published_runs_is_not_chosen_for(missing, monkeypatch, caplog):
+    suits = {"dense": (0.003, 15), "conv": (0.0003, 200)}
+
+    def published_runs(script, options, plan):
+        runs = {}
+        for key in plan:
+            name = key.variant.removesuffix("-held-out")
+            if name == "dense" or (key.recipe.epochs, key.recipe.learning_rate) != missing:
+                runs[key] = Run({"test_accuracy": accuracy(name, key.recipe, suits)}, {}, np.empty(0))
+        if not runs:
+            raise LabError("none of these runs")
+        return runs
+
+    monkeypatch.setattr(command_line, "study_runs", published_runs)
+    monkeypatch.setattr(Options, "from_results", True)
+    _, chosen = training_length.choose(Options)
+    assert chosen.keys() == {"dense"}
+    assert "incomplete: only dense; the others lack runs to choose by" in caplog.text
+    monkeypatch.setattr(Options, "variants", ["conv"])
+    with pytest.raises(LabError, match="no model has all the runs that its recipe is chosen by"):
+        training_length.choose(Options)
+
+
 def test_final_runs_are_told_apart_by_their_recipe(monkeypatch):
-    monkeypatch.setattr(command_line, "study_runs", lambda script, options, plan: dict.fromkeys(plan))
+    asked = []
+    monkeypatch.setattr(command_line, "study_runs", lambda *given: asked.extend(given[2]) or dict.fromkeys(given[2]))
     long = Recipe(epochs=45, cosine_decay=True)
     runs = training_length.final_runs(Options, {"dense": replace(long, epochs=135), "conv": long})
     names = {key.variant for key in runs}
@@ -68,6 +94,7 @@ def test_final_runs_are_told_apart_by_their_recipe(monkeypatch):
     assert len(runs) == 25
     assert {key.recipe for key in runs if key.variant == "local"} == {long}
     assert RunKey("dense, original recipe", 24, Recipe()) in runs
+    assert {key.variant for key in asked[-5:]} == {"local"}  # last: it is not in the gain
 
 
 def test_the_best_recipe_is_that_of_the_highest_mean():

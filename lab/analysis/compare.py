@@ -135,7 +135,8 @@ def estimate_table(family, names, found):
     Args: title of the family; names of its comparisons; dict of Estimates on the test set and, if there are any, on the
         training set, as `estimates` returns it
     """
-    names = [name for name in names if name in found]
+    planned, names = len(names), [name for name in names if name in found]
+    family = family if len(names) == planned else f"{family} ({len(names)} of {planned})"
     adjusted = holm([found[name][0].p_value for name in names])
     rows = [
         [name, format_signed_ci(on_test), format_p(p_value), *map(format_signed_ci, others)]

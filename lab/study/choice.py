@@ -25,7 +25,7 @@ def name_held_out(name):
 def held_out_accuracies(script, options, candidates, seeds):
     """Return the accuracies on held-out images in percent, one for each seed, by (variant, recipe).
 
-    With --from-results, only those with published runs of all seeds.
+    With --from-results, only of those that are published with all seeds.
 
     Args: as `lab.study.command_line.study_runs`; (variant, Recipe) pairs; seeds, each of another split of the images
     """

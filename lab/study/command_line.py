@@ -189,7 +189,8 @@ def study_runs(script, options, plan=None):
     Args: the script's `__file__`; options, as from `parse`; RunKeys, by default each of the options' variants with
         each of their seeds
     """
-    plan = plan or [runs.RunKey(name, seed, options.recipe) for seed in seeds(options) for name in options.variants]
+    if plan is None:
+        plan = [runs.RunKey(name, seed, options.recipe) for seed in seeds(options) for name in options.variants]
     if options.from_results:
         return runs.published_runs(script, plan, options.dataset)
     folder = options.output_dir / Path(script).stem

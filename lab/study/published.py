@@ -20,6 +20,7 @@ from lab.study.provenance import ROOT, arrays_digest
 from lab.study.records import Run
 
 RESULTS, SAVES = ROOT / "results", ROOT / "saves"
+OTHER_DATA_SETS = ("mnist", "cifar10-grey")  # whose runs are published, too
 COLUMNS = {  # of runs.csv, with their types; a recipe's fields have its names
     "run": str,
     "variant": str,
@@ -150,7 +151,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="name of its script, without .py")
     for name in parser.parse_args(argv).experiments:
-        paths = sorted((SAVES / name).glob("[!.]*.npz"))
+        folders = [SAVES / name, *(SAVES / each / name for each in OTHER_DATA_SETS)]
+        paths = [path for folder in folders for path in sorted(folder.glob("[!.]*.npz"))]
         if not paths:
             raise LabError(f"{SAVES / name}: no finished runs; `python {name}.py` makes them")
         added = publish(RESULTS / name, map(Run.from_file, paths))

@@ -27,7 +27,7 @@ from lab.study import provenance, published
 from lab.study.executors import run_tasks, serve_task
 from lab.study.provenance import ROOT, arrays_digest, code_digest, differing_parts, is_top_level, own_files
 from lab.study.records import Checkpoint, Run, describe_result
-from lab.training.data import DataSet, data_digest, load_data
+from lab.training.data import DIGESTS, DataSet, data_digest, load_data
 from lab.training.predictions import collect_predictions, unchanged
 from lab.training.recipe import Recipe, train
 from lab.training.startup import start_tensorflow
@@ -241,9 +241,10 @@ def _require_same(before, now):
 
 
 def published_runs(script, plan, data_set):
-    """Return an experiment's published runs of a plan, as `run_study` does, of the seeds that all its variants have.
+    """Return an experiment's published runs of a plan, as `run_study` does, of the variants that have all their seeds.
 
-    If runs were made by different code or libraries, only those of the largest part are compared.
+    If runs were made by different code or libraries, only those of the largest part are compared. That the data set is
+    theirs is not checked if it is only named, and not among the known ones.
 
     Raises: LabError, there are none, they are corrupt, or their predictions are for other images.
     """
@@ -257,14 +258,14 @@ def published_runs(script, plan, data_set):
     found = max(parts.values(), key=len, default={})
     if not found:
         raise LabError(f"{folder}: it has none of these runs on {data_set.name}; without --from-results they are done")
+    sha256 = {"", data_digest(data_set)} if data_set.folder or data_set.name in DIGESTS else None
     for record in found.values():
-        if record["data_sha256"] not in ("", data_digest(data_set)):
+        if sha256 and record["data_sha256"] not in sha256:
             raise LabError(f"{folder}: its predictions are for other images than those of this {data_set.name}")
-    present = {key.variant for key in found}
-    missing = {key.seed for key in plan if key.variant in present and key not in found}
-    keys = [key for key in plan if key.variant in present and key.seed not in missing]
+    incomplete = {key._replace(seed=None) for key in plan if key not in found}
+    keys = [key for key in plan if key._replace(seed=None) not in incomplete]
     if not keys:
-        raise LabError(f"{folder}: no seed for which all variants have a run; name fewer --variants")
+        raise LabError(f"{folder}: no variant has runs of all these seeds; ask for fewer --seeds")
     if len(keys) < len(plan):
         logger.warning("incomplete: %d of %d runs in %s can be compared", len(keys), len(plan), folder)
     for name, what in (("commit", "made by"), ("first_committed_in", "first committed in")):
