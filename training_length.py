@@ -8,7 +8,6 @@ python training_length.py
 python training_length.py --from-results    # the published runs: tables, sentence and figure in seconds
 """
 
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -40,53 +39,43 @@ COMPARISONS = {
 }
 GAIN_OF_FIVE = "gain of the original recipe: conv - dense"
 
-logger = logging.getLogger(__name__)
-
 
 def choose(options):
     """Return the accuracies on held-out images in percent by (model, recipe), and each model's chosen Recipe.
 
-    Of published runs, only models that have all that is tried for them.
-
-    Raises: LabError, as `lab.study.command_line.study_runs`, or no model has.
+    Raises: LabError, as `lab.study.command_line.study_runs`, or not all that is tried for a model is published.
     """
     rates, lengths = (SMOKE_RATES, SMOKE_LENGTHS) if options.smoke else (RATES, LENGTHS)
     seeds, found = command_line.seeds(options)[:SPLITS], {}
 
-    def try_out(models, candidates):
-        """Try the candidates; return the models that have runs of all of theirs, as published ones may not."""
-        try:
-            found.update(choice.held_out_accuracies(__file__, options, candidates, seeds) if candidates else {})
-        except LabError:  # nothing of this is published
-            if not (found and options.from_results):
-                raise
-        untried = {name for name, recipe in candidates if (name, recipe) not in found}
-        return [name for name in models if name not in untried]
+    def try_out(candidates):
+        found.update(choice.held_out_accuracies(__file__, options, candidates, seeds))
+        missing = dict.fromkeys(name for name, recipe in candidates if (name, recipe) not in found)
+        if missing:
+            raise LabError(f"not all that is tried for {', '.join(missing)} is published; name other --variants")
 
     def best_of(name, epochs=None):
         return choice.best_recipe({key: each for key, each in found.items() if epochs in (None, key[1].epochs)}, name)
 
-    grid = [
-        (name, replace(options.recipe, learning_rate=rate, epochs=epochs, cosine_decay=True))
-        for epochs in reversed(lengths)  # the longest run first: that keeps all cores busy to the end
-        for rate in rates
-        for name in options.variants
-    ]
-    models = try_out(options.variants, grid)
+    try_out(
+        [
+            (name, replace(options.recipe, learning_rate=rate, epochs=epochs, cosine_decay=True))
+            for epochs in reversed(lengths)  # the longest run first: that keeps all cores busy to the end
+            for rate in rates
+            for name in options.variants
+        ]
+    )
     longer = []
-    for name in models:
+    for name in options.variants:
         best = best_of(name, lengths[-1])
         longer += [(name, replace(best, epochs=n * lengths[-1])) for n in (LONGER, LONGEST.get(name)) if n]
-    models = try_out(models, longer)
+    try_out(longer)
     # where the longest wins, one three times as long is tried
-    best = {name: best_of(name) for name in models}
+    best = {name: best_of(name) for name in options.variants}
     unsettled = [(name, recipe) for name, recipe in best.items() if recipe.epochs == longest_tried(found, name)]
-    models = try_out(models, [(name, replace(recipe, epochs=3 * recipe.epochs)) for name, recipe in unsettled])
-    if not models:
-        raise LabError("no model has all the runs that its recipe is chosen by")
-    if len(models) < len(options.variants):
-        logger.warning("incomplete: only %s; the others lack runs to choose by", ", ".join(models))
-    return found, {name: best_of(name) for name in models}
+    if unsettled:
+        try_out([(name, replace(recipe, epochs=3 * recipe.epochs)) for name, recipe in unsettled])
+    return found, {name: best_of(name) for name in options.variants}
 
 
 def longest_tried(found, name):

@@ -24,7 +24,7 @@ def test_each_class_is_held_out_in_the_same_proportion(n, held_out):
 
 
 class Options:
-    smoke, from_results, seed, seeds, recipe, variants = False, False, 20, 5, Recipe(), ["dense", "conv"]
+    smoke, seed, seeds, recipe, variants = False, 20, 5, Recipe(), ["dense", "conv"]
 
 
 def accuracy(name, recipe, suits):
@@ -61,7 +61,7 @@ def test_the_longest_is_not_chosen_before_a_longer_one_is_tried(epochs, tried, c
 
 
 @pytest.mark.parametrize("missing", [(2, 0.001), (45, 0.0003), (135, 0.0003)])
-def test_a_model_without_all_its_published_runs_is_not_chosen_for(missing, monkeypatch, caplog):
+def test_a_model_without_all_its_published_runs_is_not_chosen_for(missing, monkeypatch):
     suits = {"dense": (0.003, 15), "conv": (0.0003, 200)}
 
     def published_runs(script, options, plan):
@@ -71,17 +71,14 @@ def test_a_model_without_all_its_published_runs_is_not_chosen_for(missing, monke
             if name == "dense" or (key.recipe.epochs, key.recipe.learning_rate) != missing:
                 runs[key] = Run({"test_accuracy": accuracy(name, key.recipe, suits)}, {}, np.empty(0))
         if not runs:
-            raise LabError("none of these runs")
+            raise LabError("none of these runs, of conv")
         return runs
 
     monkeypatch.setattr(command_line, "study_runs", published_runs)
-    monkeypatch.setattr(Options, "from_results", True)
-    _, chosen = training_length.choose(Options)
-    assert chosen.keys() == {"dense"}
-    assert "incomplete: only dense; the others lack runs to choose by" in caplog.text
-    monkeypatch.setattr(Options, "variants", ["conv"])
-    with pytest.raises(LabError, match="no model has all the runs that its recipe is chosen by"):
+    with pytest.raises(LabError, match="conv"):
         training_length.choose(Options)
+    monkeypatch.setattr(Options, "variants", ["dense"])
+    assert training_length.choose(Options)[1].keys() == {"dense"}
 
 
 def test_final_runs_are_told_apart_by_their_recipe(monkeypatch):
