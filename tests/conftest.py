@@ -103,6 +103,14 @@ def run_measured(statements):
     return "\n".join(printed), int(kibibytes) / 1024
 
 
+def do_runs_here(module, tasks, *given):
+    """Do what `lab.study.executors.run_tasks` does, in this process: a process of its own takes seconds to start."""
+    from lab.study import runs
+
+    for key, task in tasks.items():
+        yield key, runs._do_run(task)
+
+
 @pytest.fixture(scope="session")
 def splits():
     """Return the real training and test splits; without them the tests fail, they do not skip."""
@@ -134,14 +142,10 @@ def finished_study(tmp_path_factory):
 
 @pytest.fixture
 def runs_here(monkeypatch):
-    """Let studies do their runs in this process, one after the other: a process of its own starts in seconds."""
+    """Let studies do their runs in this process."""
     from lab.study import runs
 
-    def run_tasks(module, tasks, *given):
-        for key, task in tasks.items():
-            yield key, runs._do_run(task)
-
-    monkeypatch.setattr(runs, "run_tasks", run_tasks)
+    monkeypatch.setattr(runs, "run_tasks", do_runs_here)
 
 
 def pytest_addoption(parser):

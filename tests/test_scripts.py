@@ -204,7 +204,7 @@ def test_a_training_that_diverges_saves_nothing(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_another_data_set_has_a_folder_of_its_own(tmp_path, caplog):
+def test_another_data_set_has_a_folder_of_its_own(runs_here, tmp_path, caplog):
     caplog.set_level("INFO")
     write_data_set(tmp_path / "squares", make_arrays(2_000, 500))
     arguments = ["--smoke", "--dataset", str(tmp_path / "squares"), "--output-dir", str(tmp_path / "out")]

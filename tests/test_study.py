@@ -1,15 +1,14 @@
-"""Studies at --smoke size: real processes, one run of each kind; tests/faults/test_study_faults.py has the faults."""
+"""Studies at --smoke size, in this process; tests/faults/test_study_faults.py has their processes, and the faults."""
 
 import json
 import os
-import re
 import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from studies import PLAN, SMOKE, SMOKE_DATA, run_paths
+from conftest import ROOT, do_runs_here
+from studies import PLAN, SMOKE, SMOKE_DATA
 
 from lab.changes.convolution_gain import shuffle_pixels
 from lab.guard.errors import LabError
@@ -21,20 +20,18 @@ SCRIPT = ROOT / "convolution_gain.py"
 TINY_DATA = replace(SMOKE_DATA, train_images=64, test_images=50)
 
 
-def test_a_study_prints_tables_and_conclusion(finished_study):
-    folder, process = finished_study
-    assert len(run_paths(folder)) == 4
-    assert re.search(r"^\| dense +\| +0\.001 \| +101,770 \| +\d\d\.\d\d ± \d\.\d\d \[", process.stdout, re.M)
-    assert re.search(r"^\| controlled gain: conv - dense \| +[+-]\d+\.\d\d \[", process.stdout, re.M)
-    expected = r"One 3 x 3 convolution in front of the same head buys \S+ \[.*\] points on the test set.* \(2 seeds\)\."
-    assert re.fullmatch(expected, process.stdout.splitlines()[-1])
-    last = r"^study: 4 of 4 runs, about 0\.0 min left; \w+, seed \d: accuracy 0\.\d{4}$"
-    assert re.search(last, process.stderr, re.M)
-    assert len(re.findall(r"^data: ", process.stderr, re.M)) == 1
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return the paths of four finished runs, done in this process."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "run_tasks", do_runs_here)
+        runs.run_study(SCRIPT, PLAN, folder, SMOKE_DATA)
+    return sorted(folder.iterdir())
 
 
-def test_a_run_is_saved_whole(finished_study, splits):
-    run = Run.from_file(next(path for path in run_paths(finished_study[0]) if path.name.startswith("conv")))
+def test_a_run_is_saved_whole(finished, splits):
+    run = Run.from_file(next(path for path in finished if path.name.startswith("conv")))
     labels, arrays, record = splits[1].labels[:500], run.arrays, run.record
     assert record.keys() == published.COLUMNS.keys()
     np.testing.assert_array_equal(run.labels, labels)
@@ -43,8 +40,8 @@ def test_a_run_is_saved_whole(finished_study, splits):
     assert ((arrays["confidence"] > 0.1) & (arrays["confidence"] <= 1)).all()
 
 
-def test_a_script_trains_what_a_study_trains(finished_study, smoke_saves):
-    (ours,) = (Run.from_file(path).record for path in run_paths(finished_study[0]) if path.name.startswith("dense-0"))
+def test_a_script_trains_what_a_study_trains(finished, smoke_saves):
+    (ours,) = (Run.from_file(path).record for path in finished if path.name.startswith("dense-0"))
     theirs = json.loads((smoke_saves[0] / "smoke" / "deep_learning.json").read_text())
     for part in ("weights_sha256", "test_accuracy", "test_loss", "train_accuracy", "train_loss", "training_code"):
         assert ours[part] == theirs[part]
@@ -57,28 +54,28 @@ def no_runs(monkeypatch):
 
 
 @pytest.fixture
-def results(finished_study, tmp_path, monkeypatch):
+def results(finished, tmp_path, monkeypatch):
     """Return a folder with the finished runs as published ones, of a commit."""
     monkeypatch.setattr(published, "RESULTS", tmp_path)
-    found = [Run.from_file(path) for path in run_paths(finished_study[0])]
+    found = [Run.from_file(path) for path in finished]
     found = [replace(run, record={**run.record, "commit": "1" * 40, "dirty": False}) for run in found]
     assert published.publish(tmp_path / "convolution_gain", found) == 4
     return tmp_path / "convolution_gain"
 
 
-def test_finished_and_published_runs_are_not_done_again(finished_study, no_runs, results, tmp_path, monkeypatch):
-    saves, empty = finished_study[0] / "smoke" / "convolution_gain", tmp_path / "empty"
+def test_finished_and_published_runs_are_not_done_again(finished, no_runs, results, tmp_path, monkeypatch):
+    saves, empty = finished[0].parent, tmp_path / "empty"
     for folder, published_in in ((empty, tmp_path), (saves, empty)):
         monkeypatch.setattr(published, "RESULTS", published_in)
         found = runs.run_study(SCRIPT, PLAN, folder, SMOKE_DATA)
         assert list(found) == PLAN
-        assert {run.record["run"] for run in found.values()} == {path.stem for path in run_paths(finished_study[0])}
+        assert {run.record["run"] for run in found.values()} == {path.stem for path in finished}
 
 
 @pytest.mark.fault("study", "corrupt record: named and rerun")
-def test_a_corrupt_run_is_named_and_rerun(finished_study, tmp_path, monkeypatch, caplog):
-    whole = run_paths(finished_study[0])[-1].read_bytes()
-    path = tmp_path / run_paths(finished_study[0])[-1].name
+def test_a_corrupt_run_is_named_and_rerun(finished, tmp_path, monkeypatch, caplog):
+    whole = finished[-1].read_bytes()
+    path = tmp_path / finished[-1].name
     path.write_bytes(whole[:-200])
     monkeypatch.setattr(runs, "run_tasks", lambda module, tasks, *given: [(key, whole) for key in tasks])
     runs.run_study(SCRIPT, PLAN[2:3], tmp_path, SMOKE_DATA)
@@ -122,8 +119,8 @@ def test_published_runs_of_other_images_or_variants_are_refused(results):
 
 @pytest.mark.fault("study", "worker with other code or libraries: refused")
 @pytest.mark.parametrize("part", ["training_code", "images_sha256", "keras"])
-def test_a_worker_with_other_code_images_or_libraries_is_refused(part, finished_study):
-    record = Run.from_file(run_paths(finished_study[0])[0]).record
+def test_a_worker_with_other_code_images_or_libraries_is_refused(part, finished):
+    record = Run.from_file(finished[0]).record
     names = list(published.COLUMNS)
     parts = {*names[names.index("images_sha256") : names.index("python")]} - {"data_sha256"}
     decided_by = {name: record[name] for name in {*parts, "seed", *names[4:10]}}

@@ -10,7 +10,7 @@ from lab.training.recipe import Recipe, train
 
 @pytest.fixture(scope="module")
 def trained(splits):
-    train_split, test_split = splits[0].first(2_000), splits[1].first(600)
+    train_split, test_split = splits[0].first(2_000), splits[1].first(200)
     return train(what_filters_see.VARIANTS["conv"].build_model, Recipe(epochs=1), 0, train_split, test_split)[
         0
     ], test_split
@@ -33,7 +33,7 @@ def test_filters_are_removed_as_if_their_weights_were_zero(trained):
     model, test_split = trained
     measured = collect_filters(model, test_split, lambda images: images)
     halves = [test_split.at(slice(start, None, 2)) for start in (0, 1)]
-    assert measured["n"] == 300
+    assert measured["n"] == 100
     assert list(measured["best"][:, 32]) == [count_correct(model, half) for half in halves]
     assert sorted(measured["order"]) == list(range(32))
     weights = model.layers[0].get_weights()

@@ -1,4 +1,4 @@
-"""Experiments as a user runs them, at --smoke size; experiment 5 is in tests/test_study.py."""
+"""Experiments as a user runs them, at --smoke size; experiment 5 is in tests/faults/test_study_faults.py."""
 
 import re
 
