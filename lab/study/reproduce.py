@@ -1,7 +1,7 @@
 """Train one published run of every variant of experiment 5 again, and say whether it gives the same.
 
 On the machine and with the code that made a run, the same bits are expected; elsewhere, a test accuracy within the
-spread of the variant's published runs. All take a quarter of an hour on two cores, dense alone takes 15 s:
+spread of the variant's published runs. All take half an hour on two cores, dense alone takes 15 s:
 
     python -m lab.study.reproduce
     python -m lab.study.reproduce --variants dense
