@@ -140,6 +140,13 @@ def finished_study(tmp_path_factory):
     return folder, process
 
 
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
 @pytest.fixture
 def runs_here(monkeypatch):
     """Let studies do their runs in this process."""

@@ -212,6 +212,38 @@ def test_consoles_and_profilers_work(tmp_path):
     assert any(name == "fit" for _, _, name in pstats.Stats(str(tmp_path / "profile")).stats)
 
 
+USES_KERAS = """
+{before}
+from lab.training.startup import start_tensorflow
+
+start_tensorflow()
+start_tensorflow(2)
+
+import keras, numpy, tensorflow
+keras.visualization.plot_image_gallery(numpy.zeros((1, 28, 28, 3)), value_range=(0, 1), path={figure!r})
+print(tensorflow.config.threading.get_intra_op_parallelism_threads(), keras.config.backend())
+"""
+OTHER_THREADS = (
+    "note: TensorFlow had already started, with its own number of threads; "
+    "results may differ in the last bits from those of a run with 2 threads"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "threads", "notes"),
+    [("", "2", 0), ("import keras, tensorflow", "2", 0), ("import keras; keras.ops.ones(1)", "0", 1)],
+)
+def test_keras_may_have_been_imported_or_used_before(tmp_path, before, threads, notes):
+    program = USES_KERAS.format(before=before, figure=str(tmp_path / "gallery.png"))
+    process = run_script("-c", program, MPLBACKEND="Agg")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == [threads, "tensorflow"]
+    assert process.stderr.splitlines().count(OTHER_THREADS) == notes
+    assert (tmp_path / "gallery.png").is_file()
+    if not before:
+        assert process.stderr == ""  # nothing of what TensorFlow says while it starts
+
+
 @pytest.mark.fault("environment", "no HOME; a locale that is not UTF-8; a keras.json for other backends")
 def test_an_unusual_environment_does_not_matter(tmp_path, smoke_saves):
     settings = {"backend": "jax", "nnx_enabled": True, "floatx": "float16", "image_data_format": "channels_first"}
