@@ -132,10 +132,7 @@ def report(runs, found, test_labels, names):
         return MODELS[name].label, f"{record['learning_rate']:g}", f"{record['parameters']:,}"
 
     header = ["variant", "learning rate", "parameters"]
-    parts = [
-        compare.accuracy_table(runs, header, describe),
-        *compare.family_tables(FAMILIES, found),
-    ]
+    parts = [compare.accuracy_table(runs, header, describe), *compare.family_tables(FAMILIES, found)]
     if CONTROLLED in found:
         by_class = compare.by_class(runs, ("conv", "dense"), test_labels)
         adjusted = [holm([each[what].p_value for each in by_class]) for what in (0, 1)]
@@ -243,11 +240,11 @@ def short_runs(options):
 
 def study_runs(options):
     """Return the runs of the study, done if they are missing, with a learning rate for each variant if wanted."""
-    recipes = choose_rates(options) if options.choose_rate else {}
+    recipes = choose_rates(options) if options.choose_rate else dict.fromkeys(options.variants, options.recipe)
     plan = [
-        RunKey(name, seed, recipes.get(name, options.recipe))
+        RunKey(name, seed, recipe)
         for n, seed in enumerate(command_line.seeds(options))
-        for name in recipes or options.variants
+        for name, recipe in recipes.items()
         if n < FEWER_SEEDS.get(name, options.seeds)
     ]
     return command_line.study_runs(__file__, options, plan)

@@ -120,6 +120,19 @@ def test_publishing_adds_rows_and_leaves_the_others_as_they_are(tmp_path):
     assert published.publish(tmp_path, []) == 0
 
 
+def test_runs_on_other_data_sets_are_published_and_those_on_a_part_are_not(tmp_path, monkeypatch, capsys):
+    for name, folder in {"a": "", "b": "mnist", "c": "smoke", "d": "first-100", "e": "mnist/smoke"}.items():
+        path = tmp_path / "saves" / folder / "study" / f"{name}.npz"
+        path.parent.mkdir(parents=True)
+        make_run(name).save(path)
+    monkeypatch.setattr(published, "SAVES", tmp_path / "saves")
+    monkeypatch.setattr(published, "RESULTS", tmp_path / "results")
+    published.main(["study"])
+    records = published.read_records(tmp_path / "results" / "study")
+    assert [record["run"] for record in records] == ["a", "b"]
+    assert capsys.readouterr().out == "study: 2 runs added, 0 were there\n"
+
+
 @pytest.mark.fault("results", "published arrays that are not those of their row: refused")
 def test_arrays_of_another_run_are_refused(tmp_path):
     published.publish(tmp_path, [make_run("first")])

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from lab.study.provenance import ROOT, arrays_digest
 from lab.study.records import Run
 
 RESULTS, SAVES = ROOT / "results", ROOT / "saves"
-OTHER_DATA_SETS = ("mnist", "cifar10-grey")  # whose runs are published, too
 COLUMNS = {  # of runs.csv, with their types; a recipe's fields have its names
     "run": str,
     "variant": str,
@@ -151,7 +151,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="name of its script, without .py")
     for name in parser.parse_args(argv).experiments:
-        folders = [SAVES / name, *(SAVES / each / name for each in OTHER_DATA_SETS)]
+        # those of other data sets are a folder deeper, and so are those of --smoke and --train-images
+        folders = [SAVES / name, *sorted(SAVES.glob(f"*/{name}"))]
+        folders = [each for each in folders if not re.fullmatch(r"smoke|first-\d+", each.parent.name)]
         paths = [path for folder in folders for path in sorted(folder.glob("[!.]*.npz"))]
         if not paths:
             raise LabError(f"{SAVES / name}: no finished runs; `python {name}.py` makes them")

@@ -19,7 +19,7 @@ ELSEWHERE = {  # beginning of a command: why no test runs it here
     ".venv/bin/dask": "needs several machines; tests/faults/test_study_faults.py starts a cluster here",
     "PYTHONPATH=. .venv/bin/dask": "as above",
     ".venv/bin/python convolution_gain.py --cluster": "as above",
-    ".venv/bin/python convolution_gain.py --variants": "it takes minutes; tests/test_study.py runs it with --smoke",
+    ".venv/bin/python convolution_gain.py --variants": "it takes minutes; tests/faults has it with --smoke",
     ".venv/bin/python examples/kernel_size.py --variants": "it takes minutes; README has it with --smoke",
     ".venv/bin/python convolution_gain.py --smoke --dataset cifar10-grey": "a data set that the reader makes",
 }
