@@ -164,7 +164,7 @@ class Mirror:
         with contextlib.suppress(OSError, IndexError), wire:  # the client may close at any moment
             wire = self.context.wrap_socket(wire, server_side=True) if self.context else wire
             with wire:
-                name = wire.recv(1 << 16).split()[1].decode().rpartition("/")[2]  # a request is sent at once
+                name = wire.recv(1 << 16).split()[1].decode("latin-1").rpartition("/")[2]  # a request is sent at once
                 answer = self.answer if name.startswith(self.bad) else send_file
                 answer(wire, (self.folder / name).read_bytes())
 

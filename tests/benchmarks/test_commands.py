@@ -1,6 +1,6 @@
 """Every command in README and docs is run as it stands, in a fresh copy, which git still finds clean after it.
 
-But for `make`, which trains for minutes: it is run with --smoke.
+But for `make` and `deep_learning_pred.py`, which train conv for minutes: they are run with --smoke.
 """
 
 import os
@@ -54,7 +54,9 @@ def copy(tmp_path_factory):
 @pytest.mark.parametrize("command", [each for each in commands() if not each.startswith(tuple(ELSEWHERE))])
 def test_a_command_of_the_documentation(command, copy):
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "PYTHONPATH")}
-    environment["FLAGS"] = "--smoke"
+    environment["FLAGS"] = "--smoke"  # of make
+    if "deep_learning_pred.py" in command:
+        command += " --smoke"
     process = subprocess.run(
         command, shell=True, cwd=copy, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )

@@ -18,7 +18,7 @@ def test_training_length(runs_here, tmp_path, capsys):
     training_length.main(["--smoke", "--seeds", "1", "--variants", "dense", "--output-dir", str(tmp_path)])
     printed = capsys.readouterr().out
     assert (tmp_path / "smoke" / "training_length.png").is_file()
-    assert printed.count(" chosen |") == 1
+    assert len(re.findall(r"\| chosen[ ,]", printed)) == 1  # the longest may be, which it says
     assert "| dense                         |" in printed
 
 
