@@ -13,7 +13,7 @@ from lab.guard.errors import LabError
 from lab.guard.files import atomic_write, require_writable
 from lab.guard.models import load_model
 from lab.guard.photographs import read_photograph
-from lab.study import command_line
+from lab.study import command_line, provenance
 from lab.training.data import DataSet, load_data
 
 LONG_NAME = "x" * 5_000
@@ -136,6 +136,12 @@ def test_flags_that_exclude_each_other_or_do_nothing_are_named(script, arguments
     code, found = run_main(script, *arguments.split())
     assert code == (2 if message else None)
     assert found.startswith(message or "")
+
+
+def test_a_keras_that_is_too_old_is_one_line(monkeypatch):
+    monkeypatch.setattr(provenance, "library_versions", lambda: {"keras": "3.9.2"})
+    with pytest.raises(LabError, match=r"^Keras 3\.9\.2 is too old, .*: pip install -r requirements\.txt$"):
+        importlib.import_module("robustness").main([])
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from lab.training.data import data_digest, load_test_data
 from lab.training.recipe import Recipe
 from lab.training.startup import start_tensorflow
 
+OLDEST_KERAS = (3, 10)
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 SMOKE_IMAGES = {"train_images": 2_000, "test_images": 500}
 REFUSED = {  # flag: those that it does not go with, by their names in the options
@@ -93,8 +94,13 @@ def parse(parser, argv):
     """Parse arguments and refuse those that do not go together; return options.
 
     What they mean is in `recipe`, in `dataset`, a DataSet, and in `output_dir`, where parts and other data are apart.
+
+    Raises: LabError, as `find_data_set`, or Keras is too old.
     """
     options = parser.parse_args(argv)
+    keras = provenance.library_versions().get("keras")
+    if keras and tuple(map(int, keras.split(".")[:2])) < OLDEST_KERAS:
+        raise LabError(f"Keras {keras} is too old, 3.10 is the oldest that works: pip install -r requirements.txt")
     given = {name: value for name, value in vars(options).items() if value not in (None, False)}
     for name, others in REFUSED.items():
         for other in others:
