@@ -202,7 +202,7 @@ def plot_chain(runs, found):
     ax.set_yticks(range(len(steps)), [name.replace(": ", "\n") for name in steps])
     ax.set_ylim(len(steps) - 0.5, -0.5)
     ax.set_xlim(means["dense"] - 0.6, max(means.values()) + 1.6)
-    ax.set(xlabel="test accuracy, % (beside the bars: difference in points [95% CI])")
+    ax.set(xlabel=f"test accuracy, % (beside the bars: difference in points [95% CI, {compare.seed_count(runs)}])")
     return figure
 
 
@@ -214,7 +214,8 @@ def plot_confusion_difference(runs, test_labels, names):
         return 100 * np.mean([row_fractions(each) for each in counts], axis=0)
 
     difference = (percentages("conv") - percentages("dense")).round(1) + 0.0  # a zero without a minus
-    texts = "+.1f", "Confusion matrix: conv minus dense (test set)", "percentage points of the row"
+    seeds = len(compare.runs_for(runs, "conv"))
+    texts = "+.1f", f"Confusion matrix: conv minus dense (test set, {seeds} seeds)", "percentage points of the row"
     return figures.plot_confusion(difference, *texts, names, cmap="PuOr_r", center=0)
 
 
@@ -276,7 +277,7 @@ def report_on_data_sets(runs, options, path):
         found[f"{name}, rates chosen"] = study_runs(argparse.Namespace(**{**vars(options), **elsewhere}))
     estimates = data_sets.estimate_all(found, ON_DATA_SETS)
     print(data_sets.report(found, estimates, {name: MODELS[name].label for name in COMPARED_ON_DATA_SETS}), flush=True)
-    figures.save(data_sets.plot(estimates), path and path.with_stem(f"{path.stem}_data_sets"))
+    figures.save(data_sets.plot(estimates, found), path and path.with_stem(f"{path.stem}_data_sets"))
 
 
 def main(argv=None):

@@ -151,7 +151,7 @@ def plot(runs):
         pair[1].set_xlabel(f"{name}, {UNITS[name]}")
     for ax, label in zip(axes[:, 0], ("test accuracy, %", "consistency with\nthe clean image, %") * 2, strict=True):
         ax.set_ylabel(label)
-    title = "mean over seeds with 95% interval"
+    title = f"mean [95% CI, {compare.seed_count(runs)}]"
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5, title=title)
     return figure
 

@@ -150,7 +150,7 @@ def plot(runs, gain):
     left, right = axes[0, 0], axes[0, -1]
     for model in models:
         figures.plot_curve(left, sizes, accuracies_by_size(runs, model), MODELS[model].label, figures.STYLES[model])
-    left.set_ylabel("test accuracy, %: mean and 95% interval over seeds")
+    left.set_ylabel(f"test accuracy, %: mean [95% CI, {compare.seed_count(runs)}]")
     left.legend(loc="lower right", frameon=False)
     for shift, model in enumerate(dict.fromkeys(model for model, _ in gain)):
         estimates = np.array([gain[model, n] for n in sizes])
@@ -159,7 +159,7 @@ def plot(runs, gain):
         right.errorbar(x, estimates[:, 0], errors, fmt=figures.STYLES[model], capsize=3, markersize=4)
     if gain:
         right.axhline(0, color="0.7", linewidth=1)
-        right.set_ylabel("points ahead of dense, with 95% interval")
+        right.set_ylabel(f"points ahead of dense [95% CI, {compare.seed_count(runs)}]")
     for ax in axes.flat:
         ax.set(xscale="log", xlabel=f"training images, {PROTOCOL}")
         ax.set_xticks(sizes, [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes])

@@ -166,11 +166,12 @@ def gains_to_draw(estimates, options):
     }
 
 
-def draw(figure, found, chosen, gains):
+def draw(figure, found, chosen, runs, gains):
     """Draw accuracy against training length, and beside it gains, dict of Estimate by text, on an empty Figure."""
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     plot_lengths(left, found, chosen)
     plot_gains(right, gains)
+    right.set_xlabel(f"conv - dense on the test set, points [95% CI, {compare.seed_count(runs)}]")
 
 
 def plot_lengths(ax, found, chosen):
@@ -198,7 +199,7 @@ def plot_gains(ax, gains):
     ax.set_yticks(range(len(gains)), list(gains))
     ax.set_ylim(len(gains) - 0.5, -0.7)
     ax.axvline(0, color="0.7", linewidth=1)
-    ax.set(title="What does the convolution buy?", xlabel="conv - dense on the test set, points [95% CI]")
+    ax.set_title("What does the convolution buy?")
 
 
 def parse(argv):
@@ -222,7 +223,7 @@ def main(argv=None):
     found, chosen, runs, estimates = study(options)
     print(report(found, chosen, runs, estimates), flush=True)
     figure = figures.new((11, 4.4))
-    draw(figure, found, chosen, gains_to_draw(estimates, options))
+    draw(figure, found, chosen, runs, gains_to_draw(estimates, options))
     figures.save(figure, path)
     figures.show()
 

@@ -108,7 +108,7 @@ def plot_importance(runs):
     places = np.arange(1, 33)
     figures.plot_curve(left, places, ablation_accuracies(runs, "without"), "this filter ablated", "ko-")
     left.axhline(ablation_accuracies(runs, "best")[:, -1].mean(), color="0.5", linestyle="--", label="with all")
-    left.set(xlabel="filter, the most important first", ylabel="test accuracy, %: mean and 95% interval")
+    left.set(xlabel="filter, the most important first", ylabel=f"test accuracy, %: mean [95% CI, {len(runs)} seeds]")
     left.legend(frameon=False)
     figures.plot_curve(right, places, ablation_accuracies(runs, "best")[:, 1:], "top-ranked filters only", "ko-")
     right.set(xlabel="number of filters kept, the most important first", ylabel="test accuracy, %")

@@ -117,7 +117,8 @@ def plot_distance(ax, runs, found):
     figures.plot_curve(ax, DILATIONS, np.transpose(values), "conv, dilated", figures.STYLES["conv"])
     shuffled = np.transpose([compare.accuracies(runs, "dilation-1-shuffled", "test")] * 2)
     figures.plot_curve(ax, DILATIONS[:: len(DILATIONS) - 1], shuffled, "on shuffled pixels", "C3:")
-    ax.set(xscale="log", title="How far apart may the nine pixels be?", ylabel="test accuracy, % [95% CI]")
+    ax.set(xscale="log", title="How far apart may the nine pixels be?")
+    ax.set_ylabel(f"test accuracy, % [95% CI, {compare.seed_count(runs)}]")
     ax.set_xlabel("pixels from one of the nine to the next")
     ax.set_xticks(DILATIONS, DILATIONS)
     ax.minorticks_off()
@@ -130,7 +131,8 @@ def plot_learned(ax, runs, found):
         style = figures.STYLES[name]
         figures.plot_mean(ax, row, compare.accuracies(runs, name, "test"), fmt=style[:3], markersize=6)
     ax.set_yticks(range(len(LEARNED)), [each.label for each in LEARNED.values()])
-    ax.set(title="Must the kernels be learned,\nand need they a ReLU?", xlabel="test accuracy, % [95% CI]")
+    ax.set(title="Must the kernels be learned,\nand need they a ReLU?")
+    ax.set_xlabel(f"test accuracy, % [95% CI, {compare.seed_count(runs)}]")
 
 
 def plot_sharing(ax, runs, found):
@@ -141,7 +143,8 @@ def plot_sharing(ax, runs, found):
         errors = [means - lows, highs - means]
         ax.errorbar(OFFSETS, means, errors, fmt=figures.STYLES[other], capsize=4, label=f"conv - {other}")
     ax.axhline(0, color="0.7", linewidth=1)
-    ax.set(title="When does sharing pay?", ylabel="difference on the test set, points [95% CI]")
+    ax.set_title("When does sharing pay?")
+    ax.set_ylabel(f"difference on the test set, points [95% CI, {compare.seed_count(runs)}]")
     ax.set_xlabel("pixels that a garment is moved by, at most")
     ax.set_xticks(OFFSETS, OFFSETS)
     ax.legend(frameon=False)

@@ -19,10 +19,10 @@ def main():
     """Draw figures/answer.png."""
     figures.has_display()  # chooses how Matplotlib draws
     options, of_causes = (script.parse(["--from-results"]) for script in (training_length, why_it_helps))
-    found, chosen, _, estimates = training_length.study(options)
+    found, chosen, runs, estimates = training_length.study(options)
     figure = figures.new((14, 8.8))
     upper, lower = figure.subfigures(2, 1)
-    training_length.draw(upper, found, chosen, training_length.gains_to_draw(estimates, options))
+    training_length.draw(upper, found, chosen, runs, training_length.gains_to_draw(estimates, options))
     why_it_helps.draw(lower, *why_it_helps.study(of_causes))
     figures.save(figure, ROOT / "figures" / "answer.png")
 

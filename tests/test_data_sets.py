@@ -56,8 +56,8 @@ def test_tables_and_figure_of_several_data_sets():
     assert re.search(r"\| one +\| +79\.80 ± 0\.20 \[", accuracies)
     assert re.search(r"\| one +\| +\+5\.00 \[.*\], p < 0\.001 \| \+24\.75 \[.*\]%, p < 0\.001 \|", gains)
     assert "+0.00, p -" in gains.splitlines()[-1]
-    axes = data_sets.plot(found).axes
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["one", "other"]
+    axes = data_sets.plot(found, runs).axes
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["one\n3 seeds", "other\n3 seeds"]
 
 
 def test_images_that_make_up_the_gain():

@@ -90,10 +90,16 @@ def calibration(runs, variant, test_labels):
 NOT_ADJUSTED = "intervals are not adjusted for multiple comparisons"
 
 
+def seed_count(runs):
+    """Return how many seeds there are, as text."""
+    seeds = len({key.seed for key in runs})
+    return f"{seeds} seeds" if seeds > 1 else "one seed"
+
+
 def format_seeds(runs):
     """Return how many seeds there are, and what the intervals of a single seed cover."""
-    seeds = len({key.seed for key in runs})
-    return f"{seeds} seeds" if seeds > 1 else "one seed: the intervals cover the images, not the seed"
+    count = seed_count(runs)
+    return f"{count}: the intervals cover the images, not the seed" if count == "one seed" else count
 
 
 def format_mean(values, limits=(0, 100)):

@@ -60,8 +60,11 @@ def report(runs_by_data_set, found, labels):
     return "\n\n".join(parts)
 
 
-def plot(found):
-    """Draw the comparisons in points, and the errors avoided, for each data set. Returns: matplotlib Figure"""
+def plot(found, runs_by_data_set):
+    """Draw the comparisons in points, and the errors avoided, for each data set. Returns: matplotlib Figure
+
+    Args: what `estimate_all` returns, and what it was made from
+    """
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2), layout="constrained")
@@ -74,7 +77,8 @@ def plot(found):
                 style = {"fmt": "osv^D"[place], "color": f"C{place}", "capsize": 3}
                 ax.errorbar(mean, height, xerr=[[mean - low], [high - mean]], label=name if not row else None, **style)
         ax.axvline(0, color="0.7", linewidth=1)
-        ax.set_yticks(range(len(found)), list(found) if ax is left else [""] * len(found))
+        labels = [f"{name}\n{compare.seed_count(runs)}" for name, runs in runs_by_data_set.items()]
+        ax.set_yticks(range(len(found)), labels if ax is left else [""] * len(found))
         ax.set_ylim(len(found) - 0.5, -0.5)
     left.set(xlabel="difference on the test set, points [95% CI]")
     right.set(xlabel="errors of dense that conv avoids, % [95% CI]")
