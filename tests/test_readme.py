@@ -205,6 +205,8 @@ def test_the_numbers_of_lines_are_right():
         assert int(lines.replace(",", "")) == sum(
             len(path.read_text().splitlines()) for path in ROOT.glob(f"{room}*.py")
         )
+    scripts = [len(path.read_text().splitlines()) for path in ROOT.glob("*.py")]
+    assert f"| {min(scripts)} to {max(scripts)} |" in PAGES["README.md"]
 
 
 def test_every_link_into_the_repository_leads_somewhere():
