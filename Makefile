@@ -38,6 +38,9 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.md && \
 		mv saves/$$script.md results/$$script.md || exit 1; \
 	done
+	MPLBACKEND=Agg $(BIN)/python training_length.py --from-results --variants dense conv \
+		--save figures/training_length.png > saves/training_length.md  # its other models are still being trained
+	mv saves/training_length.md results/training_length.md
 	$(BIN)/python -m benchmarks.precision --from-results > results/precision.md
 	$(BIN)/python docs/tables.py
 
