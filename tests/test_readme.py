@@ -202,7 +202,7 @@ def test_every_number_is_in_a_record():
         path.name: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         for path in [*ROOT.glob("*.py"), *ROOT.glob("lab/*/*.py"), *ROOT.glob("examples/*.py")]
     }
-    sections = r"## (?:[^\n]*\(withdrawn\)|To come).*?(?=\n## )"  # records in the history only; pilots without records
+    sections = r"## (?:[^\n]*\(withdrawn\)|Experiments 6 and 7).*?(?=\n## )"  # records in the history only; pilots without records
     texts["docs/plan.md"] = re.sub(sections, "", texts["docs/plan.md"], flags=re.S)
     unknown = {name: decimals(text) - known - NOT_IN_RESULTS.keys() for name, text in texts.items()}
     assert {name: numbers for name, numbers in unknown.items() if numbers} == {}
