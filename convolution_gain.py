@@ -214,8 +214,8 @@ def plot_confusion_difference(runs, test_labels, names):
         return 100 * np.mean([row_fractions(each) for each in counts], axis=0)
 
     difference = (percentages("conv") - percentages("dense")).round(1) + 0.0  # a zero without a minus
-    seeds = len(compare.runs_for(runs, "conv"))
-    texts = "+.1f", f"Confusion matrix: conv minus dense (test set, {seeds} seeds)", "percentage points of the row"
+    title = f"Confusion matrix: conv minus dense (test set, {compare.seed_count(runs)})"
+    texts = "+.1f", title, "percentage points of the row"
     return figures.plot_confusion(difference, *texts, names, cmap="PuOr_r", center=0)
 
 
