@@ -59,7 +59,7 @@ reproduce: .venv/installed  ## train a published run of every variant of experim
 soak: .venv/installed-dev  ## all fault tests in their long form, and their table: an hour
 	$(BIN)/python -m pytest tests -m fault --soak --faults results/faults.md
 
-bench: .venv-bench/installed  ## compare the recipe with Keras, PyTorch and JAX: an hour
+bench: .venv-bench/installed  ## compare the recipe with Keras, PyTorch and JAX: one or two hours
 	.venv-bench/bin/python benchmarks/run.py
 
 gpu-check: .venv/installed  ## on a machine with a GPU: is training right there, and how fast? a minute or two

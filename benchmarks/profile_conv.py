@@ -1,6 +1,6 @@
 """Where the time of a conv training step goes: each piece as a separate loop, compiled by XLA. Half a minute.
 
-Writes results/profile_conv.md: medians of nine loops of 100 rounds, in milliseconds, and what a step takes as a whole.
+Writes results/profile_conv.md: medians of nine loops of 100 rounds, in milliseconds.
 
 python benchmarks/profile_conv.py
 """

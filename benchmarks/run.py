@@ -2,7 +2,7 @@
 
 Every contestant is a separate process; the rounds are interleaved, so that a machine that slows down slows all of
 them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json, and results/benchmark.md
-and figures/benchmark.png from it: an hour on two cores. `--short` takes ten minutes, and keeps its results apart.
+and figures/benchmark.png from it: one or two hours on two cores. `--short` takes a fifth, and keeps its results apart.
 
 A benchmark that was stopped resumes from saves/, at the same commit; a finished one starts from the beginning.
 

@@ -42,6 +42,7 @@ NOT_IN_RESULTS = {  # number: why it is in no record
     "3.9": "lab session: its interval",
     "0.114": "data: weight of blue in grey",
     "0.587": "data: weight of green in grey",
+    "0.299": "data: weight of red in grey",
     "0.1": "plan: cost of leaving out filters; size of XLA's compiler in GiB",
     "1.3": "plan: an interval that was corrected",
     "3.0": "plan: an interval that was corrected",
