@@ -2,7 +2,7 @@
 
 Every contestant is a separate process; the rounds are interleaved, so that a machine that slows down slows all of
 them; an epoch is measured after the first one, which compiles. Writes results/benchmark.json, and results/benchmark.md
-and figures/benchmark.png from it: one or two hours on two cores. `--short` takes a fifth, and keeps its results apart.
+and figures/benchmark.png from it: one or two hours on two cores. `--short` does less, and keeps its results apart.
 
 A benchmark that was stopped resumes from saves/, at the same commit; a finished one starts from the beginning.
 
@@ -144,7 +144,7 @@ def table(result):
         rows += [[f"{model}: {name}", *cells] for name, cells in compare_seconds(seconds, 1).items()]
     if rows:
         parts.append(markdown_table(["whole script", "s", RATIO], rows))
-        parts.append(f"{len(rounds[OURS])} rounds of {SCRIPT_EPOCHS} epochs of {FULL:,} images.")
+        parts.append(f"{len(rounds[OURS])} rounds.")
     return "\n\n".join([*parts, NO_CLAIM])
 
 
