@@ -117,7 +117,8 @@ def plot_distance(ax, runs, found):
     figures.plot_curve(ax, DILATIONS, np.transpose(values), "conv, dilated", figures.STYLES["conv"])
     shuffled = np.transpose([compare.accuracies(runs, "dilation-1-shuffled", "test")] * 2)
     figures.plot_curve(ax, DILATIONS[:: len(DILATIONS) - 1], shuffled, "on shuffled pixels", "C3:")
-    ax.set(xscale="log", title="How far apart may the nine pixels be?")
+    farther = found["dilation 8 - dilation 1"][0].mean
+    ax.set(xscale="log", title=f"How far apart may the nine pixels be?\n8 pixels instead of 1: {farther:+.2f} points")
     ax.set_ylabel(f"test accuracy, % [95% CI, {compare.seed_count(runs)}]")
     ax.set_xlabel("pixels from one of the nine to the next")
     ax.set_xticks(DILATIONS, DILATIONS)
@@ -131,7 +132,8 @@ def plot_learned(ax, runs, found):
         style = figures.STYLES[name]
         figures.plot_mean(ax, row, compare.accuracies(runs, name, "test"), fmt=style[:3], markersize=6)
     ax.set_yticks(range(len(LEARNED)), [each.label for each in LEARNED.values()])
-    ax.set(title="Must the kernels be learned,\nand need they a ReLU?")
+    frozen, linear = (found[f"(conv, {change}) - conv"][0].mean for change in ("frozen", "linear"))
+    ax.set_title(f"Must kernels be learned, and need they a ReLU?\nfrozen {frozen:+.2f} points, linear {linear:+.2f}")
     ax.set_xlabel(f"test accuracy, % [95% CI, {compare.seed_count(runs)}]")
 
 
@@ -143,7 +145,8 @@ def plot_sharing(ax, runs, found):
         errors = [means - lows, highs - means]
         ax.errorbar(OFFSETS, means, errors, fmt=figures.STYLES[other], capsize=4, label=f"conv - {other}")
     ax.axhline(0, color="0.7", linewidth=1)
-    ax.set_title("When does sharing pay?")
+    least, *_, most = (found[f"conv - local, moved by up to {n} pixels"][0].mean for n in OFFSETS)
+    ax.set_title(f"When does sharing pay?\nit buys {least:+.2f} points, {most:+.2f} where garments move")
     ax.set_ylabel(f"difference on the test set, points [95% CI, {compare.seed_count(runs)}]")
     ax.set_xlabel("pixels that a garment is moved by, at most")
     ax.set_xticks(OFFSETS, OFFSETS)
