@@ -41,6 +41,10 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 	MPLBACKEND=Agg $(BIN)/python training_length.py --from-results --variants dense conv \
 		--save figures/training_length.png > saves/training_length.md  # its other models are still being trained
 	mv saves/training_length.md results/training_length.md
+	MPLBACKEND=Agg $(BIN)/python why_it_helps.py --from-results --save figures/why_it_helps.png \
+		> saves/why_it_helps.md  # the runs of its third intervention are not complete
+	mv saves/why_it_helps.md results/why_it_helps.md
+	$(BIN)/python docs/answer.py
 	$(BIN)/python -m benchmarks.precision --from-results > results/precision.md
 	$(BIN)/python docs/tables.py
 
@@ -53,7 +57,7 @@ study: .venv/installed  ## all runs of experiments 5 to 10 that are not publishe
 publish: .venv/installed  ## add the finished runs in saves/ to results/: make publish STUDIES=convolution_gain
 	$(BIN)/python -m lab.study.published $(STUDIES)
 
-reproduce: .venv/installed  ## train a published run of every variant of experiment 5 again, and compare: half an hour
+reproduce: .venv/installed  ## train a published run of each variant of experiment 5 but the largest again, and compare: half an hour
 	$(BIN)/python -m lab.study.reproduce
 
 soak: .venv/installed-dev  ## all fault tests in their long form, and their table: an hour

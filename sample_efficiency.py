@@ -135,7 +135,7 @@ def format_multiplier(multiplier):
     """Return (mean, low, high) of a ratio as text."""
     mean, low, high = multiplier
     return (
-        f"more than {low:.0f}"
+        f"more than {low:.1f}"
         if np.isinf(mean)
         else f"{mean:.1f} [{low:.1f}, {f'{high:.1f}' if high < np.inf else '∞'}]"
     )

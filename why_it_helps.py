@@ -118,7 +118,8 @@ def plot_distance(ax, runs, found):
     shuffled = np.transpose([compare.accuracies(runs, "dilation-1-shuffled", "test")] * 2)
     figures.plot_curve(ax, DILATIONS[:: len(DILATIONS) - 1], shuffled, "on shuffled pixels", "C3:")
     farther = found["dilation 8 - dilation 1"][0].mean
-    ax.set(xscale="log", title=f"How far apart may the nine pixels be?\n8 pixels instead of 1: {farther:+.2f} points")
+    ax.set_title(f"How far apart may a kernel's nine pixels be?\n8 pixels instead of 1: {farther:+.2f} points")
+    ax.set_xscale("log")
     ax.set_ylabel(f"test accuracy, % [95% CI, {compare.seed_count(runs)}]")
     ax.set_xlabel("pixels from one of the nine to the next")
     ax.set_xticks(DILATIONS, DILATIONS)
