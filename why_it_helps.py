@@ -134,7 +134,8 @@ def plot_learned(ax, runs, found):
         figures.plot_mean(ax, row, compare.accuracies(runs, name, "test"), fmt=style[:3], markersize=6)
     ax.set_yticks(range(len(LEARNED)), [each.label for each in LEARNED.values()])
     frozen, linear = (found[f"(conv, {change}) - conv"][0].mean for change in ("frozen", "linear"))
-    ax.set_title(f"Must kernels be learned, and need they a ReLU?\nfrozen {frozen:+.2f} points, linear {linear:+.2f}")
+    answer = f"kernels frozen: {frozen:+.2f} points; no ReLU: {linear:+.2f}"
+    ax.set_title(f"Must kernels be learned, and need they a ReLU?\n{answer}")
     ax.set_xlabel(f"test accuracy, % [95% CI, {compare.seed_count(runs)}]")
 
 
