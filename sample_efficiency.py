@@ -160,6 +160,8 @@ def plot(runs, gain):
     if gain:
         right.axhline(0, color="0.7", linewidth=1)
         right.set_ylabel(f"points ahead of dense [95% CI, {compare.seed_count(runs)}]")
+    if ("conv", sizes[-1]) in gain:
+        right.set_title(f"conv - dense: {gain['conv', sizes[-1]].mean:+.2f} points with {sizes[-1]:,} images")
     for ax in axes.flat:
         ax.set(xscale="log", xlabel=f"training images, {PROTOCOL}")
         ax.set_xticks(sizes, [f"{n / 1000:g}k" if n >= 1000 else f"{n}" for n in sizes])
