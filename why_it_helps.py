@@ -118,7 +118,7 @@ def plot_distance(ax, runs, found):
     shuffled = np.transpose([compare.accuracies(runs, "dilation-1-shuffled", "test")] * 2)
     figures.plot_curve(ax, DILATIONS[:: len(DILATIONS) - 1], shuffled, "on shuffled pixels", "C3:")
     farther = found["dilation 8 - dilation 1"][0].mean
-    ax.set_title(f"How far apart may a kernel's nine pixels be?\n8 pixels instead of 1: {farther:+.2f} points")
+    ax.set_title(f"A kernel's pixels 8 apart\ninstead of 1: {farther:+.2f} points")
     ax.set_xscale("log")
     ax.set_ylabel(f"test accuracy, % [95% CI, {compare.seed_count(runs)}]")
     ax.set_xlabel("pixels from one of the nine to the next")
@@ -134,8 +134,7 @@ def plot_learned(ax, runs, found):
         figures.plot_mean(ax, row, compare.accuracies(runs, name, "test"), fmt=style[:3], markersize=6)
     ax.set_yticks(range(len(LEARNED)), [each.label for each in LEARNED.values()])
     frozen, linear = (found[f"(conv, {change}) - conv"][0].mean for change in ("frozen", "linear"))
-    answer = f"kernels frozen: {frozen:+.2f} points; no ReLU: {linear:+.2f}"
-    ax.set_title(f"Must kernels be learned, and need they a ReLU?\n{answer}")
+    ax.set_title(f"Kernels frozen: {frozen:+.2f} points\nNo ReLU: {linear:+.2f} points")
     ax.set_xlabel(f"test accuracy, % [95% CI, {compare.seed_count(runs)}]")
 
 
@@ -148,8 +147,8 @@ def plot_sharing(ax, runs, found):
         ax.errorbar(OFFSETS, means, errors, fmt=figures.STYLES[other], capsize=4, label=f"conv - {other}")
     ax.axhline(0, color="0.7", linewidth=1)
     least, *_, most = (found[f"conv - local, moved by up to {n} pixels"][0].mean for n in OFFSETS)
-    ax.set_title(f"When does sharing pay?\nit buys {least:+.2f} points, {most:+.2f} where garments move")
-    ax.set_ylabel(f"difference on the test set, points [95% CI, {compare.seed_count(runs)}]")
+    ax.set_title(f"Sharing buys {least:+.2f} points,\nwhere garments move {most:+.2f}")
+    ax.set_ylabel(f"points of test accuracy [95% CI, {compare.seed_count(runs)}]")
     ax.set_xlabel("pixels that a garment is moved by, at most")
     ax.set_xticks(OFFSETS, OFFSETS)
     ax.legend(frameon=False)

@@ -22,7 +22,7 @@ def main(path=ROOT / "figures" / "answer.png"):
     options = training_length.parse(["--from-results", "--variants", "dense", "conv"])
     of_causes = why_it_helps.parse(["--from-results"])
     found, chosen, runs, estimates = training_length.study(options)
-    figure = figures.new((14, 8.8))
+    figure = figures.new((12, 8))
     upper, lower = figure.subfigures(2, 1)
     training_length.draw(upper, found, chosen, runs, training_length.gains_to_draw(estimates, options))
     why_it_helps.draw(lower, *why_it_helps.study(of_causes))
