@@ -34,6 +34,8 @@ SO_FAR = {  # their other runs are still being made
     "why_it_helps": [],
 }
 NOT_IN_RESULTS = {  # number: why it is in no record
+    "8.6": "plan: pixels of a kernel within the image",
+    "5.9": "plan: pixels of a kernel within the image",
     "0.2": "rate of Dropout",
     "0.0003": "learning rate that is tried",
     "0.003": "learning rate that is tried",
