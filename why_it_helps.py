@@ -93,6 +93,12 @@ FAMILIES = {
     "not planned: pixels beyond the border": {
         "(dilation 8 - dilation 1), both on shuffled pixels": {"dilation-8-shuffled": 1, "dilation-1-shuffled": -1},
         "dilation 8 - (dilation 8, shuffled pixels)": {"dilation-8": 1, "dilation-8-shuffled": -1},
+        "(dilation 8 - dilation 1) minus the same on shuffled pixels": {
+            "dilation-8": 1,
+            "dilation-1": -1,
+            "dilation-8-shuffled": -1,
+            "dilation-1-shuffled": 1,
+        },
     },
     "predicted (docs/plan.md)": {
         "(conv, frozen) - half way from dense to conv": {"conv-frozen": 1, "dense": -0.5, "conv": -0.5},
