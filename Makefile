@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 STUDIES := convolution_gain training_length why_it_helps sample_efficiency robustness what_filters_see
-PUBLISHED := convolution_gain sample_efficiency robustness what_filters_see
+PUBLISHED := convolution_gain why_it_helps sample_efficiency robustness what_filters_see
 
 .PHONY: all help test test-long lint figures study publish reproduce soak bench gpu-check lock clean
 
@@ -41,9 +41,6 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 	MPLBACKEND=Agg $(BIN)/python training_length.py --from-results --variants dense conv \
 		--save figures/training_length.png > saves/training_length.md  # its other models are still being trained
 	mv saves/training_length.md results/training_length.md
-	MPLBACKEND=Agg $(BIN)/python why_it_helps.py --from-results --save figures/why_it_helps.png \
-		> saves/why_it_helps.md  # the runs of its third intervention are not complete
-	mv saves/why_it_helps.md results/why_it_helps.md
 	$(BIN)/python docs/answer.py
 	$(BIN)/python -m benchmarks.precision --from-results > results/precision.md
 	$(BIN)/python docs/tables.py

@@ -248,7 +248,10 @@ def test_the_answer_and_its_causes_are_drawn_from_the_runs(tmp_path):
     fair = re.search(rf"{training_length.FAIR} +\| \+([\d.]+) ", table)[1]
     _, gain, *causes = (ax.get_title() for part in figure.subfigs for ax in part.axes)
     assert gain == f"The convolution buys {fair} points"
-    assert len(causes) >= 1
+    table = (ROOT / "results" / "why_it_helps.md").read_text()
+    farther = re.search(r"dilation 8 - dilation 1 +\| +([+-][\d.]+) ", table)[1]
+    assert causes[0].endswith(f" {farther} points")
+    assert len(causes) == 2
     assert (tmp_path / "answer.png").stat().st_size > 50_000
 
 
