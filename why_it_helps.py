@@ -152,15 +152,15 @@ def plot_learned(ax, runs, found):
 
 def plot_sharing(ax, runs, found):
     """Draw the gains over local and over dense against how far garments move."""
-    for other in ("dense", "local"):
+    for other, note in ("dense", ""), ("local", " (no sharing)"):
         estimates = [found[f"conv - {other}, moved by up to {n} pixels"][0] for n in OFFSETS]
         means, lows, highs, _ = np.transpose(estimates)
         errors = [means - lows, highs - means]
-        ax.errorbar(OFFSETS, means, errors, fmt=figures.STYLES[other], capsize=4, label=f"conv - {other}")
+        ax.errorbar(OFFSETS, means, errors, fmt=figures.STYLES[other], capsize=4, label=f"conv - {other}{note}")
     ax.axhline(0, color="0.7", linewidth=1)
     least, *_, most = (found[f"conv - local, moved by up to {n} pixels"][0].mean for n in OFFSETS)
     ax.set_title(f"Sharing buys {least:+.2f} points,\nwhere garments move {most:+.2f}")
-    ax.set_ylabel(f"points of test accuracy [95% CI, {compare.seed_count(runs)}]")
+    ax.set_ylabel(f"gain, points [95% CI, {compare.seed_count(runs)}]")
     ax.set_xlabel("pixels that a garment is moved by, at most")
     ax.set_xticks(OFFSETS, OFFSETS)
     ax.legend(frameon=False)
