@@ -188,7 +188,7 @@ def plot_lengths(ax, found, chosen):
     ax.set_xticks(ticks, ticks)
     ax.minorticks_off()
     lengths = [f"{name} {recipe.epochs}" for name, recipe in chosen.items() if name in ("dense", "conv")]
-    ax.set_title(f"Epochs that suit a model best: {', '.join(lengths)}")
+    ax.set_title(f"Epochs chosen on held-out images: {', '.join(lengths)}")
     ax.legend(loc="lower right", frameon=False)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import deep_learning
 from convolution_gain import build_conv, build_fully_connected, build_local, build_pooled, build_with_head
 from lab.analysis import compare, figures
+from lab.analysis.statistics import mean_interval
 from lab.changes.convolution_gain import shuffle_pixels
 from lab.changes.why_it_helps import place
 from lab.guard.errors import run_main
@@ -128,7 +129,9 @@ def plot_distance(ax, runs, found):
     """Draw accuracy against the distance of the nine pixels, on images as they are and on shuffled pixels."""
     for name, ending, dilations in (("conv", "", DILATIONS), ("conv-shuffled", "-shuffled", SHUFFLED)):
         values = [compare.accuracies(runs, f"dilation-{d}{ending}", "test") for d in dilations]
-        figures.plot_curve(ax, dilations, np.transpose(values), name.replace("-", ", "), figures.STYLES[name])
+        means, lows, highs = np.transpose([mean_interval(each, figures.PERCENT) for each in values])
+        style = {"fmt": figures.STYLES[name], "capsize": 4, "label": name.replace("-", ", ")}
+        ax.errorbar(dilations, means, [means - lows, highs - means], **style)
     farther = found["dilation 8 - dilation 1"][0].mean
     ax.set_title(f"A kernel's pixels 8 apart\ninstead of 1: {farther:+.2f} points")
     ax.set_xscale("log")
