@@ -27,9 +27,7 @@ logger = logging.getLogger(__name__)
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 60_000)  # numbers of training images
 MODELS = {name: convolution_gain.MODELS[name] for name in ("dense", "conv", "fully-connected", "conv-shuffled")}
 VARIANTS = {
-    f"{name}-{n}": replace(
-        model, select=hold_out_a_fifth(n), collect=collect_classes, settings={"model": name, "images": n}
-    )
+    f"{name}-{n}": replace(model, select=hold_out_a_fifth(n), collect=collect_classes)
     for n in SIZES
     for name, model in MODELS.items()
 }
@@ -42,29 +40,23 @@ CHAIN = {  # not planned
 PROTOCOL = "20% held out for early stopping"
 
 
-def name_runs(runs):
-    """Return the names of the variants that have runs, by (model, number of training images)."""
-    return {tuple(VARIANTS[name].settings.values()): name for name in compare.variant_names(runs)}
-
-
 def models_and_sizes(runs):
     """Return the models that have runs, and the numbers of training images for which all of them have one."""
-    names = name_runs(runs)
-    models = list(dict.fromkeys(model for model, _ in names))
-    return models, [n for n in SIZES if all((model, n) in names for model in models)]
+    names = compare.variant_names(runs)
+    models = list(dict.fromkeys(name.rpartition("-")[0] for name in names))
+    return models, [n for n in SIZES if all(f"{model}-{n}" in names for model in models)]
 
 
 def accuracies_by_size(runs, model):
     """Return a model's test accuracies in percent, float (seeds, sizes)."""
-    names = name_runs(runs)
-    return np.transpose([compare.accuracies(runs, names[model, n], "test") for n in models_and_sizes(runs)[1]])
+    return np.transpose([compare.accuracies(runs, f"{model}-{n}", "test") for n in models_and_sizes(runs)[1]])
 
 
 def gains(runs, test_labels):
     """Return by how many points each other model is ahead of dense at each size: dict of Estimate by (model, size)."""
-    names, (models, sizes) = name_runs(runs), models_and_sizes(runs)
+    models, sizes = models_and_sizes(runs)
     others = [model for model in models if model != "dense"] if "dense" in models else []
-    pairs = {(model, n): {names[model, n]: 1, names["dense", n]: -1} for model in others for n in sizes}
+    pairs = {(model, n): {f"{model}-{n}": 1, f"dense-{n}": -1} for model in others for n in sizes}
     found = compare.estimates(runs, pairs, test_labels)
     return {key: on_test for key, (on_test, *_) in found.items()}
 
@@ -77,7 +69,11 @@ def report(runs, gain, test_labels):
     header = [f"images, {PROTOCOL}", *(f"{MODELS[model].label}, test accuracy in %" for model in models)]
     parts = [compare.markdown_table(header, rows)]
     if ("conv", sizes[0]) in gain:
-        multipliers = dict(zip(sizes, estimate_data_ratios(sizes, *correct(runs, test_labels)), strict=True))
+        correct = (
+            np.stack([compare.is_correct(runs, f"{model}-{n}", test_labels) for n in sizes])
+            for model in ("conv", "dense")
+        )
+        multipliers = dict(zip(sizes, estimate_data_ratios(sizes, *correct), strict=True))
         others = [model for model in models if model != "dense"]
         rows = []
         for n in sizes:
@@ -97,19 +93,11 @@ def report(runs, gain, test_labels):
 
 def chain_table(runs, test_labels):
     """Return the steps of the chain at each size, and conv - fully connected, which have the same size, in Markdown."""
-    names, (_, sizes) = name_runs(runs), models_and_sizes(runs)
-    pairs = {(n, step): {names[a, n]: 1, names[b, n]: -1} for n in sizes for step, (a, b) in CHAIN.items()}
+    _, sizes = models_and_sizes(runs)
+    pairs = {(n, step): {f"{a}-{n}": 1, f"{b}-{n}": -1} for n in sizes for step, (a, b) in CHAIN.items()}
     found = compare.estimates(runs, pairs, test_labels)
     rows = [[f"{n:,}", *(compare.format_signed_ci(found[n, step][0]) for step in CHAIN)] for n in sizes]
     return compare.markdown_table(["images: points (not planned, no tests)", *CHAIN], rows)
-
-
-def correct(runs, test_labels):
-    """Return whether conv and dense are correct: two arrays of bool (sizes, seeds, images)."""
-    names, (_, sizes) = name_runs(runs), models_and_sizes(runs)
-    return [
-        np.stack([compare.is_correct(runs, names[model, n], test_labels) for n in sizes]) for model in ("conv", "dense")
-    ]
 
 
 def conclusion(gain, sizes, multipliers):
@@ -119,16 +107,13 @@ def conclusion(gain, sizes, multipliers):
         f"{compare.format_signed_ci(each)} ({n:,} images)" for n, each in by_size.items() if each.low * each.high > 0
     ]
     unclear = [f"{n:,}" for n, each in by_size.items() if each.low * each.high <= 0]
-    ratios = [f"{format_multiplier(each)} ({n:,} images)" for n, each in multipliers.items() if differs_from_one(each)]
+    ratios = [
+        f"{format_multiplier(each)} ({n:,} images)" for n, each in multipliers.items() if not each[1] <= 1 <= each[2]
+    ]
     parts = [f"the gain of conv over dense is {', '.join(clear)}"] if clear else []
     parts += [f"its 95% interval includes 0 with {', '.join(unclear)} images"] if unclear else []
     parts += [f"the data-efficiency ratio of conv is {', '.join(ratios)}"] if ratios else []
     return f"In points, {'; '.join(parts)}"
-
-
-def differs_from_one(multiplier):
-    """Return whether the interval of a ratio excludes 1."""
-    return not multiplier[1] <= 1 <= multiplier[2]
 
 
 def format_multiplier(multiplier):
