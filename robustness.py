@@ -14,7 +14,7 @@ import numpy as np
 
 import convolution_gain
 from lab.analysis import compare, figures
-from lab.analysis.statistics import crossed_estimate, holm
+from lab.analysis.statistics import crossed_estimate
 from lab.changes.robustness import CORRUPTIONS, collect_robustness
 from lab.guard.errors import run_main
 from lab.study import command_line
@@ -24,8 +24,6 @@ from lab.training.recipe import Recipe
 UNITS = {"shift": "pixels", "rotation": "degrees", "blur": "pixels (SD)", "noise": "grey levels (SD)"}
 UNITS |= {"scale": "factor", "contrast": "factor"}
 HEADLINE_STRENGTHS = {"shift": 2, "rotation": 15, "scale": 0.79, "blur": 1, "noise": 32, "contrast": 0.5}
-
-
 NAMES = ("dense", "conv", "conv-original", "conv-shuffled")
 VARIANTS = {name: replace(convolution_gain.MODELS[name], collect=collect_robustness) for name in NAMES}
 # dense until it fits its training images as conv does: epochs chosen with other seeds (docs/plan.md)
@@ -78,11 +76,8 @@ def gain_table(title, found):
     rows = []
     for corruption, by_name in found.items():
         strengths = CORRUPTIONS[corruption].strengths
-        adjusted = iter(holm([each.p_value for estimates in by_name.values() for each in estimates]))
-        columns = [
-            [f"{compare.format_signed_ci(each)}, p {compare.format_p(next(adjusted))}" for each in estimates]
-            for estimates in by_name.values()
-        ]
+        texts = iter(compare.format_tests([each for estimates in by_name.values() for each in estimates]))
+        columns = [[next(texts) for _ in strengths] for _ in by_name]
         rows += [
             [format_corruption(corruption, strength), *row] for strength, *row in zip(strengths, *columns, strict=True)
         ]

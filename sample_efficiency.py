@@ -14,7 +14,7 @@ import numpy as np
 
 import convolution_gain
 from lab.analysis import compare, figures
-from lab.analysis.statistics import estimate_data_ratios, holm
+from lab.analysis.statistics import estimate_data_ratios
 from lab.changes.sample_efficiency import hold_out_a_fifth
 from lab.guard.errors import LabError, run_main
 from lab.study import command_line
@@ -77,11 +77,7 @@ def report(runs, gain, test_labels):
         others = [model for model in models if model != "dense"]
         rows = []
         for n in sizes:
-            adjusted = holm([gain[model, n].p_value for model in others])
-            columns = [
-                f"{compare.format_signed_ci(gain[model, n])}, p {compare.format_p(p_value)}"
-                for model, p_value in zip(others, adjusted, strict=True)
-            ]
+            columns = compare.format_tests([gain[model, n] for model in others])
             rows.append([f"{n:,}", *columns, format_multiplier(multipliers[n])])
         header = ["images: points ahead of dense, p (Holm)", *(MODELS[model].label for model in others)]
         parts.append(compare.markdown_table([*header, "data-efficiency ratio of conv"], rows))

@@ -151,6 +151,12 @@ def estimate_table(family, names, found):
     return markdown_table([family, "test set, points", "p (Holm)", "training set, points"][: len(rows[0])], rows)
 
 
+def format_tests(estimates, unit=""):
+    """Return the Estimates of a family as texts, each with its p-value adjusted by Holm's method."""
+    adjusted = holm([each.p_value for each in estimates])
+    return [f"{format_signed_ci(each)}{unit}, p {format_p(p)}" for each, p in zip(estimates, adjusted, strict=True)]
+
+
 def format_p(p_value):
     """Return a p-value as text; "-" if there is no test."""
     if np.isnan(p_value):

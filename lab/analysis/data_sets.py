@@ -3,7 +3,7 @@
 import numpy as np
 
 from lab.analysis import compare
-from lab.analysis.statistics import Estimate, crossed_estimate, holm
+from lab.analysis.statistics import Estimate, crossed_estimate
 
 
 def errors_avoided(runs, test_labels, pair=("conv", "dense")):
@@ -45,16 +45,10 @@ def report(runs_by_data_set, found, labels):
     ]
     parts = [compare.markdown_table(["data set: test accuracy, %", *labels.values()], rows)]
     comparisons = list(next(iter(found.values())))
-    columns = []
-    for name in comparisons:
-        adjusted = holm([estimates[name].p_value for estimates in found.values()])
-        columns.append(
-            [
-                f"{compare.format_signed_ci(estimates[name])}{'%' if name == 'errors avoided' else ''}, "
-                f"p {compare.format_p(p_value)}"
-                for estimates, p_value in zip(found.values(), adjusted, strict=True)
-            ]
-        )
+    columns = [
+        compare.format_tests([each[name] for each in found.values()], "%" if name == "errors avoided" else "")
+        for name in comparisons
+    ]
     rows = [[data_set, *row] for data_set, *row in zip(found, *columns, strict=True)]
     parts.append(compare.markdown_table(["data set: points, p (Holm, per column)", *comparisons], rows))
     return "\n\n".join(parts)
