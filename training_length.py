@@ -30,9 +30,7 @@ FAIR, FAIR_MINUS_FIVE = "fair gain: conv - dense", "fair gain minus that of the 
 FIVE = {FIVE_EPOCHS.format(name): sign for name, sign in (("conv", 1), ("dense", -1))}
 COMPARISONS = {
     FAIR: {"conv": 1, "dense": -1},
-    "depth and size: fully connected - dense": {"fully-connected": 1, "dense": -1},
-    "sparse, shared weights: (conv, shuffled) - fully connected": {"conv-shuffled": 1, "fully-connected": -1},
-    "locality: conv - (conv, shuffled)": {"conv": 1, "conv-shuffled": -1},
+    **convolution_gain.FAMILIES["chain"],
     "conv - fully connected": {"conv": 1, "fully-connected": -1},
     "sharing: conv - local, with the settings of conv": {"conv": 1, "local": -1},
     FAIR_MINUS_FIVE: {"conv": 1, "dense": -1, **{name: -sign for name, sign in FIVE.items()}},

@@ -11,8 +11,7 @@ import functools
 
 import numpy as np
 
-import deep_learning
-from convolution_gain import build_conv, build_fully_connected, build_local, build_pooled, build_with_head
+from convolution_gain import MODELS, build_with_head
 from lab.analysis import compare, figures
 from lab.analysis.statistics import mean_interval
 from lab.changes.convolution_gain import shuffle_pixels
@@ -44,25 +43,21 @@ DISTANCE |= {
     f"dilation-{d}-shuffled": variant(f"dilation {d}, shuffled pixels", dilated(d), shuffle_pixels) for d in SHUFFLED
 }
 LEARNED = {
-    "dense": variant("dense", deep_learning.build_model),
+    "dense": variant("dense", MODELS["dense"].build_model),
     "conv-frozen-linear": variant("conv, frozen and linear", build_conv_with(trainable=False, activation=None)),
     "conv-linear": variant("conv, linear", build_conv_with(activation=None)),
     "conv-frozen": variant("conv, frozen", build_conv_with(trainable=False)),
-    "conv": variant("conv", build_conv),
+    "conv": variant("conv", MODELS["conv"].build_model),
 }
-MOVED = {
-    "dense": ("dense", deep_learning.build_model),
-    "fully-connected": ("fully connected", build_fully_connected),
-    "local": ("local", build_local),
-    "conv": ("conv", build_conv),
-    "conv-pooled": ("conv, pooled", build_pooled),
-}
+MOVED = ("dense", "fully-connected", "local", "conv", "conv-pooled")
 SHARING = {
     f"{name}-moved-{n}": variant(
-        f"{label}, moved by up to {n} pixels", build_model, functools.partial(place, largest=n)
+        f"{MODELS[name].label}, moved by up to {n} pixels",
+        MODELS[name].build_model,
+        functools.partial(place, largest=n),
     )
     for n in OFFSETS
-    for name, (label, build_model) in MOVED.items()
+    for name in MOVED
 }
 VARIANTS = DISTANCE | LEARNED | SHARING
 
