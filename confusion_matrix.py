@@ -62,15 +62,6 @@ def plot_matrices(counts, names, normalize):
     return figure
 
 
-def load_models(options):
-    """Return the models that the flags ask for, by name; dense and conv are trained if they have not been."""
-    model = command_line.given_or_trained_model(deep_learning.train, options)
-    models = {options.model.name if options.model else "dense": model}
-    if options.both:
-        models["conv, original"], _ = command_line.load_or_train(deep_learning_conv.train, options)
-    return models
-
-
 def main(argv=None):
     """Predict test samples; print and draw the confusion matrix."""
     parser = command_line.figure_parser(__doc__)
@@ -85,10 +76,11 @@ def main(argv=None):
     if options.samples and options.samples > len(labels):
         parser.error(f"argument --samples: {options.samples} samples, but there are {len(labels)}")
     names = class_names(options.dataset)
-    counts = {
-        name: confusion_counts(labels, predict(model, images).argmax(axis=1))
-        for name, model in load_models(options).items()
-    }
+    model = command_line.given_or_trained_model(deep_learning.train, options)
+    models = {options.model.name if options.model else "dense": model}
+    if options.both:
+        models["conv, original"], _ = command_line.load_or_train(deep_learning_conv.train, options)
+    counts = {name: confusion_counts(labels, predict(each, images).argmax(axis=1)) for name, each in models.items()}
     for name, matrix in counts.items():
         print(format_table(matrix, names))
         print(f"{name}: {format_accuracy(matrix)}")

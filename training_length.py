@@ -101,10 +101,10 @@ def report(found, chosen, runs, estimates):
     Args: what `choose` returns; what `final_runs` returns; what `compare.estimates` returns
     """
     rows = [
-        [MODELS[name].label, f"{recipe.learning_rate:g}", f"{recipe.epochs}", f"{np.mean(values):.2f}"]
+        [MODELS[name].label, f"{recipe.learning_rate:g}", f"{recipe.epochs}", f"{np.mean(found[name, recipe]):.2f}"]
         + [("chosen, the longest tried" if longest else "chosen") if recipe == chosen[name] else ""]
         for model in chosen
-        for (name, recipe), values in sorted(found.items(), key=_epochs_and_rate)
+        for name, recipe in sorted(found, key=lambda each: (each[1].epochs, each[1].learning_rate))
         if name == model
         for longest in [recipe.epochs == longest_tried(found, name)]
     ]
@@ -122,11 +122,6 @@ def report(found, chosen, runs, estimates):
         parts.append(compare.estimate_table("for comparison", [GAIN_OF_FIVE], estimates))
         parts.append(conclusion(runs, chosen, estimates))
     return "\n\n".join(parts)
-
-
-def _epochs_and_rate(item):
-    (_, recipe), _ = item
-    return recipe.epochs, recipe.learning_rate
 
 
 def conclusion(runs, chosen, estimates):

@@ -140,8 +140,9 @@ def plot_distance(ax, runs, found):
 def plot_learned(ax, runs, found):
     """Draw accuracies with kernels learned or frozen, with a ReLU or without."""
     for row, name in enumerate(LEARNED):
-        style = figures.STYLES[name]
-        figures.plot_mean(ax, row, compare.accuracies(runs, name, "test"), fmt=style[:3], markersize=6)
+        mean, low, high = mean_interval(compare.accuracies(runs, name, "test"), figures.PERCENT)
+        style = {"fmt": figures.STYLES[name][:3], "markersize": 6, "capsize": 4}
+        ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], **style)
     ax.set_yticks(range(len(LEARNED)), [each.label for each in LEARNED.values()])
     frozen, linear = (found[f"(conv, {change}) - conv"][0].mean for change in ("frozen", "linear"))
     ax.set_title(f"Kernels frozen: {frozen:+.2f} points\nNo ReLU: {linear:+.2f} points")

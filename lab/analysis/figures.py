@@ -42,12 +42,6 @@ def plot_curve(ax, x, values, label, style="o-"):
     ax.fill_between(x, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def plot_mean(ax, row, values, **style):
-    """Draw the mean of percentages with its 95% interval on a row of a Matplotlib Axes; of one value, that value."""
-    mean, low, high = mean_interval(values, PERCENT)
-    ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], capsize=4, **style)
-
-
 def plot_confusion(values, fmt, title, label, class_names, ax=None, **colors):
     """Draw numbers (10, 10), rows actual, columns predicted, as a heatmap; return the Figure.
 

@@ -132,7 +132,9 @@ def publish(folder, runs):
     else:
         rows.writerow(COLUMNS)
     for run in added:
-        rows.writerow([_format(kind, run.record[name]) for name, kind in COLUMNS.items()])
+        rows.writerow(
+            json.dumps(run.record[name]) if kind is json else run.record[name] for name, kind in COLUMNS.items()
+        )
         content |= {f"{run.record['run']}/{name}": array for name, array in run.arrays.items()}
         content[f"labels/{run.record['labels_sha256'][:12]}"] = run.labels
     with atomic_write(folder / "predictions.npz") as temporary:  # first: a row is never without its arrays
@@ -140,10 +142,6 @@ def publish(folder, runs):
     with atomic_write(folder / "runs.csv") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="\n")
     return len(added)
-
-
-def _format(kind, value):
-    return json.dumps(value) if kind is json else "" if value is None else value
 
 
 def main(argv=None):
