@@ -134,14 +134,11 @@ def report(runs, found, test_labels, names):
     header = ["variant", "learning rate", "parameters"]
     parts = [compare.accuracy_table(runs, header, describe), *compare.family_tables(FAMILIES, found)]
     if CONTROLLED in found:
-        by_class = compare.by_class(runs, ("conv", "dense"), test_labels)
-        adjusted = [holm([each[what].p_value for each in by_class]) for what in (0, 1)]
-        rows = []
-        for name, estimates, *p_values in zip(names, by_class, *adjusted, strict=True):
-            columns = [
-                (compare.format_signed_ci(e), compare.format_p(p)) for e, p in zip(estimates, p_values, strict=True)
-            ]
-            rows.append([name, *columns[0], *columns[1]])
+        columns = []
+        for estimates in zip(*compare.by_class(runs, ("conv", "dense"), test_labels), strict=True):
+            adjusted = holm([each.p_value for each in estimates])
+            columns += [map(compare.format_signed_ci, estimates), map(compare.format_p, adjusted)]
+        rows = list(zip(names, *columns, strict=True))
         header = ["class (conv - dense)", "recall, points", "p (Holm)", "F1, points", "p (Holm)"]
         parts.append(compare.markdown_table(header, rows))
         names = [name for name in ("dense", "conv-original", "conv") if name in compare.variant_names(runs)]
