@@ -5,7 +5,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 STUDIES := convolution_gain training_length why_it_helps sample_efficiency robustness what_filters_see
-PUBLISHED := convolution_gain why_it_helps sample_efficiency robustness what_filters_see
 
 .PHONY: all help test test-long lint figures study publish reproduce soak bench gpu-check lock clean
 
@@ -34,13 +33,10 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 	MPLBACKEND=Agg $(BIN)/python deep_learning_pred.py --save figures/predictions.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --save figures/confusion_matrix.png
 	MPLBACKEND=Agg $(BIN)/python confusion_matrix.py --samples all --normalize --save figures/confusion_matrix_all.png
-	for script in $(PUBLISHED); do \
+	for script in $(STUDIES); do \
 		MPLBACKEND=Agg $(BIN)/python $$script.py --from-results --save figures/$$script.png > saves/$$script.md && \
 		mv saves/$$script.md results/$$script.md || exit 1; \
 	done
-	MPLBACKEND=Agg $(BIN)/python training_length.py --from-results --variants dense conv \
-		--save figures/training_length.png > saves/training_length.md  # its other models are still being trained
-	mv saves/training_length.md results/training_length.md
 	$(BIN)/python docs/answer.py
 	$(BIN)/python -m benchmarks.precision --from-results > results/precision.md
 	$(BIN)/python docs/tables.py

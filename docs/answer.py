@@ -18,8 +18,7 @@ from lab.guard.errors import run_main  # noqa: E402
 def main(path=ROOT / "figures" / "answer.png"):
     """Draw the figure and save it; return it."""
     figures.has_display()  # chooses how Matplotlib draws
-    # the other models of experiment 6 are still being trained
-    options = training_length.parse(["--from-results", "--variants", "dense", "conv"])
+    options = training_length.parse(["--from-results"])
     of_causes = why_it_helps.parse(["--from-results"])
     found, chosen, runs, estimates = training_length.study(options)
     figure = figures.new((12, 8.4))
