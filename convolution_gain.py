@@ -276,7 +276,7 @@ def report_on_data_sets(runs, options, path):
         found[f"{name}, rates chosen"] = study_runs(argparse.Namespace(**{**vars(options), **elsewhere}))
     estimates = data_sets.estimate_all(found, ON_DATA_SETS)
     print(data_sets.report(found, estimates, {name: MODELS[name].label for name in COMPARED_ON_DATA_SETS}), flush=True)
-    figures.save(data_sets.plot(estimates, found), path and path.with_stem(f"{path.stem}_data_sets"))
+    figures.save(data_sets.plot(estimates, found), path, "_data_sets")
 
 
 def main(argv=None):
@@ -298,11 +298,9 @@ def main(argv=None):
     print(report(runs, found, test_labels, names), flush=True)
     if found.keys() >= {*FAMILIES["chain"], *FAMILIES["headline"]}:
         figures.save(plot_chain(runs, found), path)
-        difference = plot_confusion_difference(runs, test_labels, names)
-        figures.save(difference, path and path.with_stem(f"{path.stem}_by_class"))
+        figures.save(plot_confusion_difference(runs, test_labels, names), path, "_by_class")
         images = load_test_data(options.dataset).images
-        pictures = garments.plot(runs, images, test_labels, names)
-        figures.save(pictures, path and path.with_stem(f"{path.stem}_garments"))
+        figures.save(garments.plot(runs, images, test_labels, names), path, "_garments")
     if options.from_results and options.dataset == FASHION_MNIST:
         report_on_data_sets(runs, options, path)
     if not options.short:

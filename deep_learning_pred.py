@@ -48,7 +48,7 @@ def plot_predictions(images, probabilities, labels, names, title):
     columns = min(len(images), 5 if len(images) <= 20 else 10)
     rows = math.ceil(len(images) / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.4 * rows), squeeze=False, layout="constrained")
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    figure.suptitle(title, fontsize=10)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[], frame_on=False)
     for ax, image, row, label in zip(axes.flat, images, probabilities, labels, strict=False):
@@ -73,14 +73,14 @@ def plot_photographs(photographs, probabilities, names, title):
     pairs = min(4, len(photographs))
     rows = math.ceil(len(photographs) / pairs)
     figure, axes = plt.subplots(rows, 2 * pairs, figsize=(5 * pairs, 2.7 * rows), squeeze=False, layout="constrained")
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    figure.suptitle(title, fontsize=10)
     for ax in axes.flat:
         ax.axis("off")
     for left, right, (path, photograph, pixels), row in zip(
         axes.flat[::2], axes.flat[1::2], photographs, probabilities, strict=False
     ):
         left.imshow(photograph)
-        left.set_title(shorten_name(path.name), fontsize=9, parse_math=False)
+        left.set_title(shorten_name(path.name), fontsize=9)
         right.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         classes = "\n".join(f"{name} {probability:.0%}" for name, probability in top_classes(row, names))
         right.set_title(classes, fontsize=9)

@@ -134,10 +134,9 @@ def plot(runs, gain):
     left.set_ylabel(f"test accuracy, %: mean [95% CI, {compare.seed_count(runs)}]")
     left.legend(loc="lower right", frameon=False)
     for shift, model in enumerate(dict.fromkeys(model for model, _ in gain)):
-        estimates = np.array([gain[model, n] for n in sizes])
-        errors = [estimates[:, 0] - estimates[:, 1], estimates[:, 2] - estimates[:, 0]]
         x = np.array(sizes) * 1.06 ** (shift - 1)  # side by side
-        right.errorbar(x, estimates[:, 0], errors, fmt=figures.STYLES[model], capsize=3, markersize=4)
+        estimates = [gain[model, n] for n in sizes]
+        figures.plot_estimates(right, x, estimates, figures.STYLES[model], capsize=3, markersize=4)
     if gain:
         right.axhline(0, color="0.7", linewidth=1)
         right.set_ylabel(f"points ahead of dense [95% CI, {compare.seed_count(runs)}]")

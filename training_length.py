@@ -158,7 +158,7 @@ def gains_to_draw(estimates, options):
     """Return the Estimates of conv - dense to be drawn, by text, the answer first."""
     if FAIR not in estimates:
         return {}
-    stopped = None if options.smoke else early_stopping_gain(options)
+    stopped = None if options.dataset.train_images else early_stopping_gain(options)  # that of all images
     return {
         "as long as suits\neach model": estimates[FAIR][0],
         **({"early stopping\n(experiment 8)": stopped} if stopped else {}),

@@ -17,7 +17,7 @@ import convolution_gain
 from lab.analysis import compare, figures
 from lab.changes.what_filters_see import collect_filters, feature_maps
 from lab.guard.errors import run_main
-from lab.guard.photographs import read_photograph
+from lab.guard.photographs import read_photographs
 from lab.study import command_line, flags
 from lab.study.data_sets import class_names
 from lab.training.data import load_test_data
@@ -25,6 +25,7 @@ from lab.training.data import load_test_data
 GARMENTS = (0, 1, 2)  # test images: an ankle boot, a pullover, trousers
 MAPS = 6  # filters whose feature maps are drawn
 COST = 0.1  # points
+LARGEST_COUNT = 20  # photographs that are drawn
 
 
 VARIANTS = {"conv": replace(convolution_gain.MODELS["conv"], collect=collect_filters)}
@@ -123,16 +124,17 @@ def main(argv=None):
     parser = command_line.study_parser(__doc__, VARIANTS, seeds=5)
     parser.add_argument("--image", type=flags.nonempty_path, nargs="+", metavar="FILE", help="your photographs")
     options = command_line.parse(parser, argv)
-    photographs = [read_photograph(path)[1] for path in options.image or []]
+    photographs = read_photographs(options.image[:LARGEST_COUNT]) if options.image else []
     path = figures.path_to_save(options, "what_filters_see.png")
     runs = list(command_line.study_runs(__file__, options).values())
     print(report(runs), flush=True)
     images, labels = load_test_data(options.dataset).at(list(GARMENTS))
     names = class_names(options.dataset)
-    titles = [each.name for each in options.image or []] or [names[label] for label in labels]
-    images = np.stack(photographs) if photographs else images
+    titles = [names[label] for label in labels]
+    if photographs:
+        images, titles = np.stack([pixels for _, _, pixels in photographs]), [path.name for path, _, _ in photographs]
     figures.save(plot_filters(runs[0], images, titles), path)
-    figures.save(plot_importance(runs), path and path.with_stem(f"{path.stem}_importance"))
+    figures.save(plot_importance(runs), path, "_importance")
     figures.show()
 
 

@@ -9,8 +9,6 @@ python why_it_helps.py --from-results    # the published runs: tables and figure
 
 import functools
 
-import numpy as np
-
 from convolution_gain import MODELS, build_with_head
 from lab.analysis import compare, figures
 from lab.analysis.statistics import mean_interval
@@ -115,18 +113,16 @@ def draw(figure, runs, found):
     names = set(compare.variant_names(runs))
     panels = {plot_distance: DISTANCE, plot_learned: LEARNED, plot_sharing: SHARING}
     drawn = [plot for plot, variants in panels.items() if variants.keys() <= names]
-    axes = figure.subplots(1, max(1, len(drawn)), squeeze=False)
-    for plot, ax in zip(drawn, axes.flat, strict=False):
-        plot(ax, runs, found)
+    for n, plot in enumerate(drawn, 1):
+        plot(figure.add_subplot(1, len(drawn), n), runs, found)
 
 
 def plot_distance(ax, runs, found):
     """Draw accuracy against the distance of the nine pixels, on images as they are and on shuffled pixels."""
     for name, ending, dilations in (("conv", "", DILATIONS), ("conv-shuffled", "-shuffled", SHUFFLED)):
         values = [compare.accuracies(runs, f"dilation-{d}{ending}", "test") for d in dilations]
-        means, lows, highs = np.transpose([mean_interval(each, figures.PERCENT) for each in values])
-        style = {"fmt": figures.STYLES[name], "capsize": 4, "label": name.replace("-", ", ")}
-        ax.errorbar(dilations, means, [means - lows, highs - means], **style)
+        means = [mean_interval(each, figures.PERCENT) for each in values]
+        figures.plot_estimates(ax, dilations, means, figures.STYLES[name], label=name.replace("-", ", "))
     farther = found["dilation 8 - dilation 1"][0].mean
     ax.set_title(f"A kernel's pixels 8 apart\ninstead of 1: {farther:+.2f} points")
     ax.set_xscale("log")
@@ -153,9 +149,7 @@ def plot_sharing(ax, runs, found):
     """Draw the gains over local and over dense against how far garments move."""
     for other, note in ("dense", ""), ("local", " (no sharing)"):
         estimates = [found[f"conv - {other}, moved by up to {n} pixels"][0] for n in OFFSETS]
-        means, lows, highs, _ = np.transpose(estimates)
-        errors = [means - lows, highs - means]
-        ax.errorbar(OFFSETS, means, errors, fmt=figures.STYLES[other], capsize=4, label=f"conv - {other}{note}")
+        figures.plot_estimates(ax, OFFSETS, estimates, figures.STYLES[other], label=f"conv - {other}{note}")
     ax.axhline(0, color="0.7", linewidth=1)
     least, *_, most = (found[f"conv - local, moved by up to {n} pixels"][0].mean for n in OFFSETS)
     ax.set_title(f"Sharing buys {least:+.2f} points,\nwhere garments move {most:+.2f}")
@@ -184,8 +178,9 @@ def main(argv=None):
     print(report(runs, found), flush=True)
     figure = figures.new((14, 4.2))
     draw(figure, runs, found)
-    figures.save(figure, path)
-    figures.show()
+    if figure.axes:
+        figures.save(figure, path)
+        figures.show()
 
 
 if __name__ == "__main__":

@@ -118,6 +118,7 @@ def test_a_value_out_of_range_is_refused_and_the_last_one_within_is_accepted(
         ("confusion_matrix", "--both --model x.keras", "argument --both: not with --model"),
         ("deep_learning_pred", "--image x.png --count 2", "argument --image: --start and --count are for"),
         ("convolution_gain", "--short --jobs 2", "argument --short: not with --seeds, --variants, --save, --cluster"),
+        ("convolution_gain", "--choose-rate --learning-rate 0.1", "argument --choose-rate: not with --learning-rate"),
         ("convolution_gain", "--smoke --train-images 100", "argument --smoke: not with --train-images"),
         ("convolution_gain", "--from-results --retrain", "argument --from-results: not with --retrain"),
         ("convolution_gain", "--from-results --jobs 2", "argument --from-results: not with --jobs"),

@@ -10,6 +10,7 @@ from photograph_files import draw_garment, save
 from PIL import Image
 
 import deep_learning_pred as pred
+from lab.analysis import figures
 from lab.study.data_sets import CLASS_NAMES
 
 
@@ -61,14 +62,16 @@ def test_top_classes_are_the_most_probable_in_order():
 def test_each_photograph_is_beside_the_pixels_that_the_model_gets(predictions):
     images, probabilities, _ = predictions
     photographs = [
-        (Path("folder", f"${number}.png"), Image.new("RGB", (5, 4), (number, 0, 0)), image)
+        (Path("folder", rf"$\q${number}.png"), Image.new("RGB", (5, 4), (number, 0, 0)), image)
         for number, image in enumerate(images)
     ]
-    figure = pred.plot_photographs(photographs, probabilities, CLASS_NAMES, "model: mine.keras")
-    assert figure.get_suptitle() == "model: mine.keras"
+    figures.has_display()  # sets how Matplotlib draws
+    figure = pred.plot_photographs(photographs, probabilities, CLASS_NAMES, r"model: $\q$.keras")
+    figure.canvas.draw()  # not as formulas
+    assert figure.get_suptitle() == r"model: $\q$.keras"
     drawn = [ax for ax in figure.axes if ax.images]
     for number, (left, right) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
-        assert left.get_title() == f"${number}.png"
+        assert left.get_title() == rf"$\q${number}.png"
         assert left.images[0].get_array()[0, 0, 0] == number
         assert right.images[0].get_array()[0, 0] == number
         assert pred.top_classes(probabilities[number], CLASS_NAMES)[0][0] in right.get_title()

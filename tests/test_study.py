@@ -72,6 +72,23 @@ def test_finished_and_published_runs_are_not_done_again(finished, no_runs, resul
         assert {run.record["run"] for run in found.values()} == {path.stem for path in finished}
 
 
+def test_a_later_study_in_this_process_looks_at_its_own_images(splits, tmp_path, monkeypatch):
+    asked, images = [], splits[1].first(50).images.copy()
+
+    def note_tasks(module, tasks, *given):
+        asked.extend(task["decided_by"]["images_sha256"] for task in tasks.values())
+        raise LabError("enough")
+
+    loaded = [split.first(50)._replace(images=images) for split in splits]
+    monkeypatch.setattr(runs, "load_data", lambda data_set: loaded)  # another study may get the same id for its own
+    monkeypatch.setattr(runs, "run_tasks", note_tasks)
+    for _ in range(2):
+        with pytest.raises(LabError, match="enough"):
+            runs.run_study(SCRIPT, PLAN[:1], tmp_path, TINY_DATA)
+        images += 1
+    assert len(set(asked)) == 2
+
+
 @pytest.mark.fault("study", "corrupt record: named and rerun")
 def test_a_corrupt_run_is_named_and_rerun(finished, tmp_path, monkeypatch, caplog):
     whole = finished[-1].read_bytes()

@@ -104,6 +104,7 @@ def has_display():
         logger.warning("%s; figures are saved", error)
         plt.switch_backend("Agg")
     plt.rcdefaults()  # all settings but the backend
+    plt.rcParams["text.parse_math"] = False  # a file's or a class's name may have dollar signs
     backend, windows = plt.get_backend().lower(), BackendFilter.INTERACTIVE
     return backend in backend_registry.list_builtin(windows) or (is_notebook and "inline" in backend)
 
@@ -136,9 +137,19 @@ def new(size):
     return plt.figure(figsize=size, layout="constrained")
 
 
-def save(figure, path):
-    """Save a Matplotlib Figure, if there is a path, and note the path. Raises: LabError, it cannot be written."""
+def plot_estimates(ax, x, estimates, style, **settings):
+    """Draw the means of n Estimates, or of (mean, low, high), at x with their intervals; settings as `errorbar`'s."""
+    means, lows, highs = np.transpose([each[:3] for each in estimates])
+    ax.errorbar(x, means, [means - lows, highs - means], fmt=style, **{"capsize": 4, **settings})
+
+
+def save(figure, path, ending=""):
+    """Save a Matplotlib Figure, if there is a path, and note the path. Raises: LabError, it cannot be written.
+
+    Args: Figure; path or None; what is added to the name, before the suffix
+    """
     if path:
+        path = path.with_stem(f"{path.stem}{ending}")
         with atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=150)
         print(f"figure: {path}", file=sys.stderr)  # the last line on standard output is a result

@@ -26,6 +26,7 @@ REFUSED = {  # flag: those that it does not go with, by their names in the optio
     "retrain": ("model",),
     "from_results": ("retrain", "jobs", "cluster", "smoke", "train_images"),
     "smoke": ("train_images",),
+    "choose_rate": ("learning_rate",),
 }
 
 logger = logging.getLogger(__name__)

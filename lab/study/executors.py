@@ -17,8 +17,8 @@ from pathlib import Path
 
 from lab.guard.errors import LabError, exit_now
 from lab.guard.files import temporary_folder
+from lab.study.provenance import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ATTEMPTS = 3  # at a task whose process is killed
 LONGEST_LINE = 500  # characters of an error
 

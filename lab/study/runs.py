@@ -79,6 +79,7 @@ def run_study(script, plan, folder, data_set, jobs=None, cluster=None, retrain=F
     """
     script = Path(script).resolve()
     variants, splits = load_variants(script), load_data(data_set)
+    _image_digests.clear()  # an earlier study's splits are gone, and others may have their ids
     # as another machine finds it: relative to the project, if it is in there
     place = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else str(script)
     start_tensorflow(plan[0].recipe.threads, plan[0].recipe.precision)
