@@ -28,7 +28,8 @@ SCRIPTS += [f"examples.{path.stem}" for path in sorted((ROOT / "examples").glob(
 
 def run_script(name, *arguments, cwd=ROOT, **environment):
     """Run a script as a user would, with no display, no terminal and no input; return the finished process."""
-    inherited = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
+    unset = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
+    inherited = {key: value for key, value in os.environ.items() if key not in unset}
     return subprocess.run(
         [sys.executable, *([ROOT / name] if name.endswith(".py") else [name]), *map(str, arguments)],
         cwd=cwd,

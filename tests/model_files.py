@@ -17,12 +17,13 @@ from lab.training.startup import start_tensorflow
 FEW_IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8), np.arange(20) % 10
 
 
-def save_valid_models(folder):
+@pytest.fixture(name="valid")
+def save_valid_models(tmp_path):
     """Save a small valid model as .keras and as legacy .h5; return the two paths."""
     start_tensorflow()
     from keras import Input, Sequential, layers
 
-    paths = [folder / f"valid{suffix}" for suffix in (".keras", ".h5")]
+    paths = [tmp_path / f"valid{suffix}" for suffix in (".keras", ".h5")]
     for path in paths:
         Sequential([Input((28, 28)), layers.Flatten(), layers.Dense(10)]).save(path)
     return paths

@@ -1,4 +1,4 @@
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -6,17 +6,8 @@ from sklearn.metrics import f1_score, log_loss, recall_score
 
 from lab.analysis import compare
 
-
-class RunKey(NamedTuple):
-    variant: str
-    seed: int
-
-
-class Run(NamedTuple):
-    record: dict
-    arrays: dict
-
-
+RunKey = namedtuple("RunKey", "variant seed")
+Run = namedtuple("Run", "record arrays")
 LABELS = np.arange(200) % 10
 
 
@@ -62,15 +53,6 @@ def test_comparisons_are_in_points_and_paired(runs):
     assert np.isnan(on_train[1:]).all()  # the same in each seed, and no sample of images
 
 
-def test_four_variants_with_weights_of_one(runs):
-    """As an interaction: an image counts up to 2."""
-    four = {RunKey(f"{key.variant}-{n}", key.seed): run for key, run in runs.items() for n in (1, 2)}
-    weights = {"good-1": 1, "bad-1": -1, "good-2": 1, "bad-2": -1}
-    on_test, _ = compare.estimates(four, {"twice": weights}, LABELS)["twice"]
-    once, _ = compare.estimates(runs, COMPARISONS, LABELS)["gain"]
-    assert on_test[:3] == pytest.approx(np.multiply(once[:3], 2))
-
-
 def test_one_seed_has_an_interval_over_images_and_none_for_training(runs):
     one = {key: run for key, run in runs.items() if key.seed == 0}
     (on_test,) = compare.estimates(one, COMPARISONS, LABELS)["gain"]
@@ -96,16 +78,6 @@ def test_differences_by_class_are_those_of_recall_and_f1(runs):
         assert all(each.low <= each.mean <= each.high for each in estimates)
 
 
-def test_the_table_of_a_family_has_its_adjusted_p_values(runs):
-    found = compare.estimates(runs, COMPARISONS, LABELS)
-    table = compare.estimate_table("a family", COMPARISONS, found)
-    gain, half = (line.split("|") for line in table.splitlines()[2:])
-    assert gain[2].strip() == compare.format_signed_ci(found["gain"][0])
-    expected = compare.format_p(min(1, 2 * found["gain"][0].p_value))
-    assert gain[3].strip() == half[3].strip() == expected
-    assert gain[4].strip() == "+10.00"
-
-
 def test_nothing_is_said_of_a_class_without_test_images(runs):
     labels = np.where(LABELS == 3, 4, LABELS)
     found = compare.by_class(runs, ("good", "bad"), labels)
@@ -120,11 +92,6 @@ def test_calibration_of_known_probabilities(runs):
     # over the two classes correct and wrong, it is the log-loss
     expected = log_loss(np.arange(1000) < 1000 * wrong, np.full(1000, 0.1 / 0.8), labels=[False, True])
     assert negative_log_likelihood == pytest.approx(expected - np.log(0.8), rel=1e-5)
-
-
-def test_a_table_is_aligned_markdown():
-    lines = compare.markdown_table(["name", "x"], [["a", "1.25"], ["longer", "-1"]]).splitlines()
-    assert lines == ["| name   |    x |", "| ------ | ---: |", "| a      | 1.25 |", "| longer |   -1 |"]
 
 
 @pytest.mark.parametrize(

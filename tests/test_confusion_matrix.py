@@ -27,14 +27,11 @@ def test_counts_precision_and_recall_are_those_of_scikit_learn(classes):
 
 def test_the_table_marks_a_class_that_is_absent():
     counts = confusion_counts(np.array([1, 1, 2]), np.array([1, 2, 2]))
-    _, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table(counts))
+    table = confusion_matrix.format_table(counts, CLASS_NAMES).splitlines()
+    _, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)
     assert [row[0] for row in rows] == list(CLASS_NAMES)
     assert [row[-2:] for row in rows[:3]] == [["-", "-"], ["100.0%", "50.0%"], ["50.0%", "100.0%"]]
     assert rows[1][1:5] == ["0", "1", "1", "0"]
-
-
-def table(counts):
-    return confusion_matrix.format_table(counts, CLASS_NAMES).splitlines()
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -67,6 +64,6 @@ def test_both_models_are_shown_and_one_of_them_alone_keeps_its_picture(smoke_sav
     assert [line.split(": accuracy")[0] for line in lines if "n = 500" in line] == ["dense", "conv, original"]
     assert lines[-1].startswith("conv, original: ")
     assert notes.endswith(f"figure: {folder / 'confusion_matrix_both.png'}\n")
-    confusion_matrix.main([*given, "--model", str(folder / "deep_learning_conv.keras")])
+    confusion_matrix.main([*given, "--normalize", "--model", str(folder / "deep_learning_conv.keras")])
     assert "deep_learning_conv.keras: accuracy" in capsys.readouterr().out
     assert (folder / "confusion_matrix_smoke_deep_learning_conv.png").is_file()

@@ -82,13 +82,6 @@ def test_test_data_need_no_training_data(archives):
         load_data(DataSet(folder=str(archives)))
 
 
-def test_scale_gives_float32_between_0_and_1():
-    images = np.arange(256, dtype=np.uint8).repeat(49).reshape(16, 28, 28)
-    scaled = data.scale(images)
-    assert scaled.dtype == np.float32
-    np.testing.assert_array_equal(scaled, images.astype(np.float32) / np.float32(255))
-
-
 # other data sets
 
 
@@ -313,16 +306,15 @@ def write_package_tools(monkeypatch, archives, folder, download):
     monkeypatch.setattr(sources.shutil, "which", lambda name: name)
 
 
-def test_the_package_is_unpacked_and_kept(client, archives, monkeypatch, tmp_path):
+@pytest.mark.fault("data", "package that cannot be downloaded")
+def test_a_package_that_cannot_be_downloaded_is_one_line_and_another_is_unpacked(
+    client, archives, monkeypatch, tmp_path
+):
+    write_package_tools(monkeypatch, archives, tmp_path / "bad", "printf 'first\\nE: no such package\\n' >&2; exit 100")
+    assert f"package {sources.DEBIAN_PACKAGE}: E: no such package. " in client.assert_fails_cleanly("not found")
     write_package_tools(monkeypatch, archives, tmp_path / "bin", "touch x.deb")
     assert client.load() == f"package {sources.DEBIAN_PACKAGE}"
-    assert client.load() == str(client.cache / "fashion-mnist")
-
-
-@pytest.mark.fault("data", "package that cannot be downloaded")
-def test_a_package_that_cannot_be_downloaded_is_one_line(client, archives, monkeypatch, tmp_path):
-    write_package_tools(monkeypatch, archives, tmp_path / "bin", "printf 'first\\nE: no such package\\n' >&2; exit 100")
-    assert f"package {sources.DEBIAN_PACKAGE}: E: no such package. " in client.assert_fails_cleanly("not found")
+    assert client.kept_files() == sorted(f"{name}.gz" for name in NAMES)
 
 
 @pytest.mark.fault("data", "cache that cannot be written")

@@ -1,22 +1,20 @@
 """What figures look like, whatever the user's settings, and where they go."""
 
 import os
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, run_script
 
 from lab.analysis import figures
 from lab.guard.errors import LabError
 
-ROOT = Path(__file__).resolve().parent.parent
-
 DRAW = """
 import argparse, builtins, pathlib, sys
 from lab.analysis import figures
+from lab.guard.errors import LabError
 if "notebook" in sys.argv:
     builtins.__IPYTHON__ = True  # as IPython does
 options = argparse.Namespace(save=None, output_dir=pathlib.Path(sys.argv[1]))
@@ -39,10 +37,8 @@ backend: TkAgg
 
 def draw(folder, *arguments, **environment):
     """Draw in a process of its own, without a display; return the process and the picture, None if not saved."""
-    inherited = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    environment = {**inherited, "MPLBACKEND": "", "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", **environment}
-    command = [sys.executable, "-W", "error", "-c", DRAW, folder, *arguments]
-    process = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
+    environment = {"MPLBACKEND": "", "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", **environment}
+    process = run_script("-W", "error", "-c", DRAW, folder, *arguments, cwd=folder, **environment)
     assert process.returncode == 0, process.stderr
     path = folder / "figure.png"
     return process, path.read_bytes() if path.exists() else None

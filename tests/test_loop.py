@@ -200,7 +200,7 @@ def test_the_compiler_knows_how_often_the_loop_runs(steps_per_iteration, splits)
     assert f'"known_trip_count":{{"n":"{10 // steps_per_iteration}"}}' in text.replace(" ", "")
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("precision", ["tf32", "float32"])  # each start sets it anew
 def test_products_are_of_float32_unless_tf32_is_asked_for(precision, splits):
     start_tensorflow(precision=precision)
     try:
@@ -269,8 +269,8 @@ def test_what_fails_while_it_runs_leaves_training_to_keras(call, assert_equal_to
     assert len(calls) == call
 
 
-def train_a_little(splits, optimizer=sgd):
-    model = compiled(small_dense, optimizer)
+def train_a_little(splits):
+    model = compiled(small_dense)
     loop.fit(model, *splits[0].first(960), 32, keras.random.SeedGenerator(0), epochs=2)
     return model
 
@@ -307,17 +307,3 @@ def test_an_epoch_takes_every_image_once_and_counts_its_steps(build_model, n, sp
     expected = model.evaluate(scale(images)[..., None], labels, verbose=0, return_dict=True)
     assert steps[-1] == (-(-n // 32) - 1, pytest.approx(expected["loss"], rel=1e-5))
     assert evaluate(model, images, labels) == pytest.approx({**expected, "n": n}, rel=1e-5)
-
-
-def test_a_model_trained_by_us_is_an_ordinary_keras_model(splits, tmp_path):
-    model = train_a_little(splits, optimizers.Adam)
-    model.layers[2].rate = 0.0  # a loaded model has another dropout seed
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert type(loaded.optimizer) is keras.optimizers.Adam
-    for model_or_loaded in (model, loaded):  # goes on from the same optimizer state by Keras' own fit
-        keras.utils.set_random_seed(1)
-        images, labels = splits[0].first(200)
-        model_or_loaded.fit(scale(images)[..., None], labels, epochs=1, verbose=0)
-    for mine, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-5)

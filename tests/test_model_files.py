@@ -7,17 +7,16 @@ import warnings
 
 import numpy as np
 import pytest
-from model_files import alter_model, assert_refused, save_valid_models, set_in_last_layer
+from model_files import alter_model, assert_refused, save_valid_models, set_in_last_layer  # noqa: F401 - a fixture
 
 from lab.guard.errors import LabError
 from lab.guard.models import load_compatible_model, load_model, require_classifier
 from lab.training.startup import start_tensorflow
 
+start_tensorflow()
 
-@pytest.fixture
-def valid(tmp_path):
-    """Return the paths of a small valid model, as .keras and as legacy .h5."""
-    return save_valid_models(tmp_path)
+import keras  # noqa: E402
+from keras import Input, Model, Sequential, layers, ops  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +33,6 @@ def build_linear_model(linear_classifier, pixel_range, head, shape=(28, 28), fir
 
     Args: kernel and bias; (lowest, highest) pixel; activation of the last layer; shape, first layers, dtype of inputs
     """
-    start_tensorflow()
-    from keras import Input, Sequential, layers
-
     kernel, bias = linear_classifier
     low, high = pixel_range
     kernel = kernel / (high - low)
@@ -103,9 +99,6 @@ def test_the_range_of_pixels_is_found_and_said(
 def test_layers_that_rescale_are_no_obstacle(
     tmp_path, linear_classifier, splits, caplog, layer, arguments, weights_for, taken, dtype
 ):
-    start_tensorflow()
-    import keras
-
     caplog.set_level("INFO")
     first = [getattr(keras.layers, layer)(**arguments)]
     build_linear_model(linear_classifier, weights_for, None, first=first, dtype=dtype).save(tmp_path / "model.keras")
@@ -157,9 +150,6 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, splits):
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_a_model_is_loaded_as_it_was_saved(tmp_path, suffix):
-    start_tensorflow()
-    from keras import Input, Sequential, layers, ops
-
     def custom_loss(actual, predicted):
         return ops.mean(actual - predicted)
 
@@ -178,9 +168,6 @@ def test_a_model_is_loaded_as_it_was_saved(tmp_path, suffix):
 
 @pytest.mark.filterwarnings("ignore:The structure of `inputs`")  # Keras', of a dict of inputs
 def test_one_tensor_in_a_dict_or_list_is_accepted(tmp_path, splits):
-    start_tensorflow()
-    from keras import Input, Model, layers
-
     image = Input((28, 28), name="image")
     Model({"image": image}, [layers.Dense(10)(layers.Flatten()(image))]).save(tmp_path / "model.keras")
     images, labels = splits[1].first(20)
@@ -218,8 +205,6 @@ def write_as_keras_2_3(config):
     ],
 )
 def test_what_keras_2_has_written_is_called_so(valid, tmp_path, name, version, write):
-    from keras import Input, Sequential, layers
-
     Sequential([Input((784,)), layers.Dense(10)]).save(tmp_path / "flat.h5")
     line = assert_refused(alter_model(tmp_path / name, "old", write, version=version), match="Keras 3 cannot read it")
     assert f"Keras {version} wrote it" in line
@@ -247,9 +232,6 @@ def test_a_saved_model_folder_is_called_so(tmp_path):
 
 @pytest.mark.fault("models", "other shapes")
 def test_other_shapes_are_refused_in_one_line(tmp_path):
-    start_tensorflow()
-    from keras import Input, Model, Sequential, layers
-
     pair = Input((28, 28)), Input((28, 28))
     image = Input((784,))
     heads = [layers.Dense(classes)(image) for classes in (10, 3)]
@@ -266,9 +248,6 @@ def test_other_shapes_are_refused_in_one_line(tmp_path):
 
 @pytest.mark.fault("models", "custom class")
 def test_a_class_that_does_not_exist_here_is_refused(tmp_path):
-    start_tensorflow()
-    from keras import Input, Sequential, layers
-
     class CustomLayer(layers.Layer):
         pass
 
@@ -291,9 +270,6 @@ FLATTEN, DENSE, SOFTMAX = ("Flatten", {}), ("Dense", {"units": 10}), ("Softmax",
 
 def build_classifier(*layers, shape=(28, 28), from_logits=False):
     """Return a compiled model. Args: names of layers with their arguments; shape of the inputs; as its loss has it"""
-    start_tensorflow()
-    import keras
-
     layers = [getattr(keras.layers, name)(**arguments) for name, arguments in layers]
     model = keras.Sequential([*([keras.Input(shape)] if shape else []), *layers])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits), metrics=["accuracy"])

@@ -99,11 +99,6 @@ def save_lit(folder, light):
     return save(folder, Image.fromarray(levels.clip(0, 255).astype(np.uint8)))
 
 
-def save_deep(folder):
-    levels = np.asarray(draw_garment("white", "black", mode="L"))
-    return save(folder, Image.fromarray(levels.astype(np.uint16) * 257))
-
-
 def save_deep_colors(folder):
     levels = np.asarray(draw_garment("white", "black")).astype(">u2") * 257
     (folder / "deep.png").write_bytes(build_png(200, 300, levels.reshape(300, -1).view(np.uint8), depth=16, color=2))
@@ -145,7 +140,6 @@ SAME_GARMENT = {
     "dark corners": lambda folder: save_lit(folder, lambda x, y: 235 - 45 * (x**2 + y**2)),
     "transparency": lambda folder: save(folder, draw_garment((0, 0, 0, 0), (0, 0, 0, 255), mode="RGBA")),
     "transparent color of a palette": save_transparent_palette,
-    "16 bits a channel": save_deep,
     "16 bits of each color": save_deep_colors,
     "pixels that are not numbers": save_with_nan,
     "rotated by its EXIF orientation": save_on_its_side,
@@ -209,15 +203,12 @@ NOT_PHOTOGRAPHS = {
     "flat.png": (lambda path: Image.new("RGB", (50, 50), "red").save(path), "a single flat color"),
     "pixel.png": (lambda path: Image.new("RGB", (1, 1), "red").save(path), "a single flat color"),
     "black.png": (lambda path: Image.new("RGB", (28, 28)).save(path), "all of it is black"),
-    "folder.png": (lambda path: path.mkdir(), "not a file"),
     "pipe.png": (os.mkfifo, "not a file"),  # opening it would block
-    "loop.png": (lambda path: path.symlink_to(path), "no such file"),
-    "n" * 300: (lambda path: None, "no such file"),
 }
 
 
 @pytest.mark.fault("photographs", "not an image, HEIC, a program, no pixels, a single flat color, a decompression bomb")
-@pytest.mark.parametrize("name", NOT_PHOTOGRAPHS, ids=lambda name: name[:12])
+@pytest.mark.parametrize("name", NOT_PHOTOGRAPHS)
 def test_what_is_not_a_photograph_is_refused_in_one_line(tmp_path, name):
     write, reason = NOT_PHOTOGRAPHS[name]
     write(tmp_path / name)

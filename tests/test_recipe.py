@@ -58,10 +58,13 @@ def test_a_training_returns_its_history_and_the_scores_of_the_finished_model(spl
 
 
 def test_bfloat16_computes_in_it_and_keeps_weights_and_probabilities_in_float32(splits):
+    import keras
+
     try:
         model, history, scores = train(deep_learning_conv, splits, precision="bfloat16")
     finally:
         start_tensorflow()
+    assert keras.config.dtype_policy().name == "float32"
     assert {layer.compute_dtype for layer in model.layers[:-1]} == {"bfloat16"}
     assert {weight.dtype for weight in model.weights} == {"float32"}
     assert history["training_path"].startswith("Keras fit: ")
@@ -86,11 +89,6 @@ def test_with_a_validation_set_training_stops_and_the_best_epoch_is_kept(splits)
     assert evaluate(model, *validation)["loss"] == pytest.approx(min(losses), rel=1e-6)
     with pytest.raises(ValueError, match="give a checkpoint or a validation set"):
         recipe.fit(model, *few, 1, 32, checkpoint=object(), validation=validation)
-
-
-def test_a_training_that_diverges_raises(splits):
-    with pytest.raises(LabError, match=r"training diverged: .* in epoch 1; try a smaller --learning-rate"):
-        train(deep_learning, splits, learning_rate=1e30)
 
 
 @pytest.mark.parametrize(

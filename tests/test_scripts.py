@@ -1,15 +1,12 @@
 """The scripts as commands: what a user types, at --smoke size, with no display and from another folder."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from conftest import ROOT, SCRIPTS, run_script
 from mirror import make_arrays, write_data_set
@@ -22,8 +19,7 @@ import deep_learning_pred
 from lab.guard.errors import LabError
 from lab.study.data_sets import CLASS_NAMES
 from lab.study.records import Checkpoint, Run
-from lab.training import loop, xla
-from lab.training.data import scale
+from lab.training import xla
 
 TRAINING = {"deep_learning": 101_770, "deep_learning_conv": 2_770_634}
 
@@ -47,7 +43,6 @@ def test_training_prints_the_accuracy_last_and_saves_model_and_learning_curves(s
     assert accuracy == pytest.approx(record["test_accuracy"], abs=1e-4)
     assert loss == pytest.approx(record["test_loss"], abs=1e-4)
     assert record["training_path"] == "XLA loop"
-    assert record["optimizer"]["class_name"] == "Adam"
     endings = (".keras", ".json", "_learning_curves.png")
     assert all((folder / "smoke" / f"{name}{ending}").is_file() for ending in endings)
 
@@ -62,39 +57,29 @@ def test_a_training_script_is_one_screen_and_shows_its_steps_in_reading_order(na
     assert places == sorted(places)
 
 
-def test_predictions_reuse_the_model_and_save_a_figure(smoke_saves, tmp_path):
-    folder, _ = smoke_saves
-    process = run_script("deep_learning_pred.py", "--smoke", "--output-dir", folder, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert "reused: " in process.stderr
-    assert f"figure: {folder / 'smoke' / 'predictions.png'}\n" in process.stderr
+def test_predictions_reuse_the_model_and_are_of_the_chosen_images(smoke_saves, capsys, caplog):
+    caplog.set_level("INFO")
+    folder, printed = smoke_saves[0], []
+    for more in ([], ["--start", "3", "--count", "2"]):
+        deep_learning_pred.main(["--smoke", "--output-dir", str(folder), *more])
+        out, err = capsys.readouterr()
+        assert err.endswith(f"figure: {folder / 'smoke' / 'predictions.png'}\n")
+        printed.append(out.splitlines())
+    assert f"reused: {folder / 'smoke' / 'deep_learning_conv.keras'}" in caplog.messages
     assert Image.open(folder / "smoke" / "predictions.png").size > (500, 500)
-    *lines, last = process.stdout.splitlines()
+    *lines, last = printed[0]
     assert [int(line.split()[0]) for line in lines] == list(range(20))
     assert last == f"{sum(line.endswith('correct') for line in lines)} of 20 correct"
-    assert not list(tmp_path.iterdir())
-
-
-def test_count_and_start_choose_the_images(smoke_saves, capsys):
-    printed = []
-    for more in (["--count", "5"], ["--start", "3", "--count", "2"]):
-        deep_learning_pred.main(["--smoke", "--output-dir", str(smoke_saves[0]), *more])
-        printed.append(capsys.readouterr().out.splitlines())
-    assert printed[0][3:5] == printed[1][:2]
+    assert printed[1][:2] == printed[0][3:5]
     assert printed[1][-1].endswith("of 2 correct")
 
 
-def test_confusion_matrix_prints_draws_and_takes_all_samples(smoke_saves, tmp_path, capsys):
-    folder = str(smoke_saves[0])
-    confusion_matrix.main(["--smoke", "--output-dir", folder])
+def test_confusion_matrix_prints_a_row_of_counts_for_each_class(smoke_saves, capsys):
+    confusion_matrix.main(["--smoke", "--output-dir", str(smoke_saves[0])])
     _, _, *rows, last = capsys.readouterr().out.splitlines()
     assert [row.split("|")[1].strip() for row in rows] == list(CLASS_NAMES)
     assert sum(int(count) for row in rows for count in row.split("|")[2:12]) == 200
     assert "n = 200" in last
-    more = ["--samples", "all", "--normalize", "--save", str(tmp_path / "all.svg")]
-    confusion_matrix.main(["--smoke", "--output-dir", folder, *more])
-    assert "n = 500" in capsys.readouterr().out.splitlines()[-1]
-    assert "<svg" in (tmp_path / "all.svg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -122,53 +107,6 @@ def test_the_short_comparison_works_from_nothing_and_then_reuses(smoke_saves, tm
     assert printed[0].endswith(printed[1])
     dense, conv = (read_record(smoke_saves[0], name)["test_accuracy"] for name in TRAINING)  # of the same seed
     assert f"two models that differ in two things: {100 * (conv - dense):+.2f} [" in printed[1].splitlines()[-1]
-
-
-@pytest.fixture
-def edited(tmp_path):
-    """Return a copy of experiment 1, imported, in which a student has typed another optimizer and taken dropout out."""
-    source = (ROOT / "deep_learning.py").read_text()
-    changes = {
-        "Adam(learning_rate=options.learning_rate)": "SGD(learning_rate=0.01, momentum=0.9)",
-        "            layers.Dropout(0.2),\n": "",
-    }
-    for old, new in changes.items():
-        assert source.count(old) == 1
-        source = source.replace(old, new)
-    path = tmp_path / "student" / "deep_learning.py"
-    path.parent.mkdir()
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location("edited_deep_learning", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_what_a_student_types_into_compile_is_what_is_trained(edited, splits, tmp_path, monkeypatch):
-    orders, draw_order = [], loop.draw_order
-    monkeypatch.setattr(loop, "draw_order", lambda *given: orders.append(draw_order(*given)) or orders[-1])
-    edited.main(["--smoke", "--epochs", "2", "--output-dir", str(tmp_path)])
-    optimizer = read_record(tmp_path)["optimizer"]
-    assert [optimizer[name] for name in ("class_name", "momentum")] == ["SGD", 0.9]
-    assert optimizer["learning_rate"] == pytest.approx(0.01)
-    import keras
-
-    ours = keras.models.load_model(tmp_path / "smoke" / "deep_learning.keras")
-    keras.utils.set_random_seed(0)
-    plain = edited.build_model()
-    plain.compile(keras.optimizers.SGD(learning_rate=0.01, momentum=0.9), "sparse_categorical_crossentropy")
-    images, labels = splits[0].first(2_000)
-    for order in orders:
-        plain.fit(scale(images)[order], labels[order], batch_size=32, shuffle=False, verbose=0)
-    for mine, theirs in zip(ours.get_weights(), plain.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-4)
-
-
-def test_models_of_different_optimizers_are_not_compared(edited, smoke_saves, tmp_path, monkeypatch):
-    shutil.copytree(smoke_saves[0] / "smoke", tmp_path / "smoke")
-    monkeypatch.setattr(convolution_gain, "deep_learning", edited)
-    with pytest.raises(LabError, match="dense and conv were trained with different optimizer; there is no fair"):
-        convolution_gain.main(["--short", "--smoke", "--output-dir", str(tmp_path)])
 
 
 @pytest.mark.fault("training", "Keras lacks what the fast loop relies on: trained, and resumed, by Keras' own fit")
@@ -199,7 +137,7 @@ def test_without_the_fast_loop_a_script_trains_and_resumes(tmp_path, monkeypatch
 
 @pytest.mark.fault("training", "learning rate that diverges: said, nothing saved")
 def test_a_training_that_diverges_saves_nothing(tmp_path):
-    with pytest.raises(LabError, match="training diverged"):
+    with pytest.raises(LabError, match=r"training diverged: .* in epoch 1; try a smaller --learning-rate"):
         deep_learning.main(["--smoke", "--learning-rate", "1e30", "--output-dir", str(tmp_path)])
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -237,18 +175,9 @@ def test_help_answers_in_half_a_second(name, tmp_path):
 
 
 def test_importing_a_script_does_nothing():
-    program = f"import sys; import {', '.join(SCRIPTS)}; print(*sys.modules)"
-    process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    unwanted = {"tensorflow", "keras", "matplotlib", "seaborn", "pandas", "PIL"}
-    assert not unwanted & set(process.stdout.split())
-
-
-@pytest.mark.fault("data", "given folder without the data")
-def test_a_given_folder_without_the_data_is_one_line(tmp_path):
-    process = run_script("deep_learning.py", "--data-dir", tmp_path, "--output-dir", tmp_path / "out")
-    assert (process.returncode, process.stdout) == (1, "")
-    (line,) = process.stderr.splitlines()
-    assert line.startswith(f"error: {tmp_path}")
+    process = run_script("-c", f"import sys; import {', '.join(SCRIPTS)}; print(*sys.modules)")
+    assert process.returncode == 0, process.stderr
+    assert not {"tensorflow", "keras", "matplotlib", "seaborn", "pandas", "PIL"} & set(process.stdout.split())
 
 
 def test_on_a_terminal_the_progress_bar_counts_real_steps(tmp_path):
@@ -270,6 +199,7 @@ def test_on_a_terminal_the_progress_bar_counts_real_steps(tmp_path):
     assert len(set(steps)) >= 2
 
 
+@pytest.mark.fault("data", "given folder without the data")
 def test_in_a_notebook_an_error_is_one_line_and_the_kernel_lives():
     code = """
 import signal, sys, types

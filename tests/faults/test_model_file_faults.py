@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from conftest import run_measured
-from model_files import (
+from model_files import (  # noqa: F401 - a fixture
     alter_model,
     assert_no_side_effects,
     assert_refused,
@@ -18,12 +18,6 @@ from model_files import (
     save_valid_models,
     set_in_last_layer,
 )
-
-
-@pytest.fixture
-def valid(tmp_path):
-    """Return the paths of a small valid model, as .keras and as legacy .h5."""
-    return save_valid_models(tmp_path)
 
 
 class PickledCall:
