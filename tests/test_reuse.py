@@ -266,13 +266,14 @@ print(code_digest(sorted(Path("lab").rglob("*.py"))))"""
 def test_an_optimizer_typed_into_a_script_is_what_trains_and_is_not_compared_with_another(smoke_saves, tmp_path):
     folder = copy_project(tmp_path)
     shutil.copytree(smoke_saves[0] / "smoke", folder / "saves" / "smoke")
-    script, typed = (folder / "deep_learning.py").read_text(), "SGD(momentum=0.9, "
-    (folder / "deep_learning.py").write_text(script.replace("Adam(", typed))
+    script, typed = (folder / "deep_learning.py").read_text(), "SGD(learning_rate=0.01, momentum=0.9)"
+    (folder / "deep_learning.py").write_text(script.replace("Adam(learning_rate=options.learning_rate)", typed))
     process = run_script(str(folder / "convolution_gain.py"), "--short", "--smoke", cwd=folder)
     saved = folder / "saves" / "smoke" / "deep_learning.keras"
     assert f"training: {saved} is from a training with different script\n" in process.stderr
     optimizer = json.loads(saved.with_suffix(".json").read_text())["optimizer"]
     assert (optimizer["class_name"], optimizer["momentum"]) == ("SGD", 0.9)
+    assert optimizer["learning_rate"] == pytest.approx(0.01)
     assert process.returncode == 1
     message = "error: dense and conv were trained with different optimizer; there is no fair comparison"
     assert process.stderr.splitlines()[-1] == message
