@@ -8,7 +8,6 @@ import runpy
 from functools import cache
 
 import numpy as np
-import pandas
 import pytest
 from conftest import ROOT
 from scipy import stats
@@ -118,23 +117,6 @@ def differences(name):
     runs, labels = gain_runs()
     weights = convolution_gain.COMPARISONS[name]
     return sum(100.0 * weight * compare.is_correct(runs, variant, labels) for variant, weight in weights.items())
-
-
-@pytest.mark.parametrize("name", [*convolution_gain.FAMILIES["headline"], *convolution_gain.FAMILIES["chain"]])
-def test_the_closed_form_is_that_of_a_table_of_means(name):
-    table = pandas.DataFrame(differences(name))
-    seeds, images = table.shape
-    grand = table.to_numpy().mean()
-    ms_seed = images * table.mean(axis=1).var()
-    ms_image = seeds * table.mean(axis=0).var()
-    rest = table.sub(table.mean(axis=1), axis=0).sub(table.mean(axis=0), axis=1) + grand
-    ms_rest = (rest.to_numpy() ** 2).sum() / ((seeds - 1) * (images - 1))
-    variance = ms_seed + ms_image - ms_rest
-    degrees = variance**2 / (
-        ms_seed**2 / (seeds - 1) + ms_image**2 / (images - 1) + ms_rest**2 / ((seeds - 1) * (images - 1))
-    )
-    half_width = stats.t.ppf(0.975, degrees) * np.sqrt(variance / (seeds * images))
-    assert crossed_estimate(table)[:3] == pytest.approx((grand, grand - half_width, grand + half_width))
 
 
 @pytest.mark.parametrize("name", convolution_gain.FAMILIES["headline"])
