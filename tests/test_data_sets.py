@@ -93,7 +93,7 @@ def test_each_variant_gets_the_learning_rate_that_suits_it(monkeypatch, capsys):
     assert {key.variant for key in done} <= convolution_gain.VARIANTS.keys()
 
 
-def test_published_runs_on_other_data_sets_are_compared(monkeypatch, capsys):
+def test_published_runs_on_other_data_sets_are_compared(monkeypatch, capsys, caplog):
     def made_up_runs(script, options, plan):
         runs = {}
         for key in plan:
@@ -113,5 +113,9 @@ def test_published_runs_on_other_data_sets_are_compared(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"^\| mnist, held-out images: accuracy, % +\| +learning rate 0\.0003 \|", printed, re.M)
     assert re.search(r"^\| mnist, rates chosen +\| +\+5\.00 \[?.*\| +\+29\.07", printed, re.M)
+    monkeypatch.setattr(command_line, "study_runs", lambda script, options, plan: made_up_runs(None, None, plan[:-1]))
+    convolution_gain.report_on_data_sets(made_up_runs(None, None, keys), options, None)
+    assert "rates chosen" not in capsys.readouterr().out
+    assert "left out: mnist" in caplog.text
     convolution_gain.report_on_data_sets(made_up_runs(None, None, keys[:3]), options, None)  # not all variants
     assert capsys.readouterr().out == ""
