@@ -165,7 +165,7 @@ def conclusion(runs, found):
     text = text.format(compare.format_signed_ci(found[CONTROLLED][0]))
     if found.keys() >= set(FAMILIES["chain"]):
         parts = [f"{compare.format_signed_ci(found[name][0])} for {name.split(':')[0]}" for name in FAMILIES["chain"]]
-        text += f": {', '.join(parts)}"
+        text += f": in this order, {', '.join(parts)}"
     if ORIGINAL in found:
         original, bridge = (compare.format_signed_ci(found[name][0]) for name in (ORIGINAL, BRIDGE))
         text += (

@@ -88,6 +88,12 @@ def longest_tried(found, name):
     return max(recipe.epochs for model, recipe in found if model == name)
 
 
+def best_by_length(found, name):
+    """Return a model's accuracy on held-out images in percent at the best rate tried, by number of epochs, rising."""
+    lengths = sorted({recipe.epochs for model, recipe in found if model == name})
+    return {n: max(np.mean(v) for (model, r), v in found.items() if (model, r.epochs) == (name, n)) for n in lengths}
+
+
 def final_runs(options, chosen):
     """Return the runs on all training images with the chosen settings and with the original recipe, by RunKey.
 
@@ -117,6 +123,10 @@ def report(found, chosen, runs, estimates):
     ]
     header = ["model", "learning rate, falling to 0", "epochs", "accuracy on held-out images, %", ""]
     parts = [compare.markdown_table(header, rows)]
+    if chosen.keys() >= {"dense", "conv"}:
+        conv, dense = (best_by_length(found, name) for name in ("conv", "dense"))
+        rows = [[f"{n}", f"{dense[n]:.2f}", f"{conv[n]:.2f}", f"{conv[n] - dense[n]:+.2f}"] for n in dense if n in conv]
+        parts.append(compare.markdown_table(["epochs, both at the best rate tried", "dense", "conv", "points"], rows))
 
     def describe(name, record):
         decay = ", falling to 0" if record["cosine_decay"] else ""
@@ -177,11 +187,9 @@ def draw(figure, found, chosen, runs, gains):
 def plot_lengths(ax, found, chosen):
     """Draw the accuracy on held-out images against the training length. Args: Axes; what `choose` returns"""
     for name, recipe in chosen.items():
-        of_model = {key[1]: values for key, values in found.items() if key[0] == name}
-        lengths = sorted({each.epochs for each in of_model})
-        best = [max(np.mean(v) for each, v in of_model.items() if each.epochs == length) for length in lengths]
-        ax.plot(lengths, best, figures.STYLES[name], markersize=5, label=MODELS[name].label)
-        ax.plot(recipe.epochs, np.mean(of_model[recipe]), "o", color="none", markeredgecolor="black", markersize=12)
+        best = best_by_length(found, name)
+        ax.plot(best.keys(), best.values(), figures.STYLES[name], markersize=5, label=MODELS[name].label)
+        ax.plot(recipe.epochs, best[recipe.epochs], "o", color="none", markeredgecolor="black", markersize=12)
     ticks = sorted({recipe.epochs for _, recipe in found})
     ax.set(xscale="log", xlabel="epochs, at the best learning rate tried (circle: chosen)")
     ax.set_ylabel(f"held-out accuracy, %: mean of {len(next(iter(found.values())))} splits")

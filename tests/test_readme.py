@@ -43,6 +43,7 @@ NOT_IN_RESULTS = {  # number: why it is in no record
     "0.299": "data: weight of red in grey",
     "0.1": "plan: cost of leaving out filters; size of XLA's compiler in GiB",
     "1.3": "plan: an interval that was corrected",
+    "2.89": "README: a study that was withdrawn",
     "3.0": "plan: an interval that was corrected",
     "99.9": "statistics: coverage of an estimate that is not used any more",
     "1.8": "performance: a setting of XLA that is not used",
