@@ -276,7 +276,7 @@ def report_on_data_sets(runs, options, path):
         estimates = data_sets.estimate_all(found, ON_DATA_SETS)
         labels = {name: MODELS[name].label for name in COMPARED_ON_DATA_SETS}
         print(data_sets.report(found, estimates, labels), flush=True)
-        figures.save(data_sets.plot(estimates, found), path, "_data_sets")
+        figures.save(data_sets.plot(estimates, found, ON_DATA_SETS), path, "_data_sets")
 
 
 def main(argv=None):

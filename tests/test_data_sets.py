@@ -50,13 +50,14 @@ def test_tables_and_figure_of_several_data_sets():
         "one": made_up_runs(a_quarter_less),
         "other": made_up_runs(lambda variant, seed: np.arange(seed, 90 + seed)),
     }
-    found = data_sets.estimate_all(runs, {"conv - dense": {"conv": 1, "dense": -1}})
+    comparisons = {"conv - dense": {"conv": 1, "dense": -1}}
+    found = data_sets.estimate_all(runs, comparisons)
     assert found["one"]["conv - dense"].mean == pytest.approx(5)
     accuracies, gains = data_sets.report(runs, found, {"dense": "dense", "conv": "conv"}).split("\n\n")
     assert re.search(r"\| one +\| +79\.80 ± 0\.20 \[", accuracies)
     assert re.search(r"\| one +\| +\+5\.00 \[.*\], p < 0\.001 \| \+24\.75 \[.*\]%, p < 0\.001 \|", gains)
     assert "+0.00, p -" in gains.splitlines()[-1]
-    axes = data_sets.plot(found, runs).axes
+    axes = data_sets.plot(found, runs, comparisons).axes
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["one\n3 seeds", "other\n3 seeds"]
 
 

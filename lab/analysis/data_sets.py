@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lab.analysis import compare
+from lab.analysis import compare, figures
 from lab.analysis.statistics import Estimate, crossed_estimate
 
 
@@ -54,7 +54,7 @@ def report(runs_by_data_set, found, labels):
     return "\n\n".join(parts)
 
 
-def plot(found, runs_by_data_set):
+def plot(found, runs_by_data_set, comparisons):
     """Draw the comparisons in points, and the errors avoided, for each data set. Returns: matplotlib Figure
 
     Args: what `estimate_all` returns, and what it was made from
@@ -62,19 +62,26 @@ def plot(found, runs_by_data_set):
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2), layout="constrained")
-    *comparisons, avoided = next(iter(found.values()))
-    for ax, names in (left, comparisons), (right, [avoided]):
+    others = {name: min(weights, key=weights.get) for name, weights in comparisons.items()}  # than conv
+    for ax, names in (left, others), (right, {"errors avoided": "dense"}):
         for row, data_set in enumerate(found):
-            for place, name in enumerate(names):
+            for place, (name, other) in enumerate(names.items()):
                 mean, low, high, _ = found[data_set][name]
                 height = row + 0.6 * (place + 0.5) / len(names) - 0.3
-                style = {"fmt": "osv^D"[place], "color": f"C{place}", "capsize": 3}
-                ax.errorbar(mean, height, xerr=[[mean - low], [high - mean]], label=name if not row else None, **style)
+                style = {
+                    "fmt": figures.STYLES[other][:3],
+                    "capsize": 3,
+                    "label": name if ax is left and not row else "",
+                }
+                ax.errorbar(mean, height, xerr=[[mean - low], [high - mean]], **style)
         ax.axvline(0, color="0.7", linewidth=1)
         labels = [f"{name}\n{compare.seed_count(runs)}" for name, runs in runs_by_data_set.items()]
         ax.set_yticks(range(len(found)), labels if ax is left else [""] * len(found))
         ax.set_ylim(len(found) - 0.5, -0.5)
+    gains, avoided = ([each[name].mean for each in found.values()] for name in (next(iter(others)), "errors avoided"))
+    left.set_title(f"The convolution buys {' and '.join(f'{gain:.2f}' for gain in gains)} points")
+    right.set_title(f"and avoids {' and '.join(f'{share:.0f}%' for share in avoided)} of the errors")
     left.set(xlabel="difference on the test set, points [95% CI]")
     right.set(xlabel="errors of dense that conv avoids, % [95% CI]")
-    figure.legend(loc="outside upper center", ncols=len(comparisons))
+    figure.legend(loc="outside lower center", ncols=len(others), frameon=False)
     return figure
