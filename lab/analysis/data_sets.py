@@ -68,11 +68,8 @@ def plot(found, runs_by_data_set, comparisons):
             for place, (name, other) in enumerate(names.items()):
                 mean, low, high, _ = found[data_set][name]
                 height = row + 0.6 * (place + 0.5) / len(names) - 0.3
-                style = {
-                    "fmt": figures.STYLES[other][:3],
-                    "capsize": 3,
-                    "label": name if ax is left and not row else "",
-                }
+                label = name if ax is left and not row else ""
+                style = {"fmt": figures.STYLES[other][:3], "capsize": 3, "label": label}
                 ax.errorbar(mean, height, xerr=[[mean - low], [high - mean]], **style)
         ax.axvline(0, color="0.7", linewidth=1)
         labels = [f"{name}\n{compare.seed_count(runs)}" for name, runs in runs_by_data_set.items()]
