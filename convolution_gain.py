@@ -267,9 +267,12 @@ def report_on_data_sets(runs, options, path):
     for name in others:
         elsewhere = {"dataset": DataSet(name), "variants": COMPARED_ON_DATA_SETS, "choose_rate": True}
         elsewhere |= {"seed": FIRST_SEED_ELSEWHERE, "seeds": SEEDS_ELSEWHERE}
-        on_others = study_runs(argparse.Namespace(**{**vars(options), **elsewhere}))
-        if needed <= {*compare.variant_names(on_others)}:
-            found[f"{name}, rates chosen"] = on_others
+        try:
+            there = study_runs(argparse.Namespace(**{**vars(options), **elsewhere}))
+        except LabError:  # no variant has all its runs
+            there = {}
+        if needed <= {*compare.variant_names(there)}:
+            found[f"{name}, rates chosen"] = there
         else:
             logger.warning("left out: %s, of which not all runs are published", name)
     if len(found) > 1:
