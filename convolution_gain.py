@@ -269,7 +269,8 @@ def report_on_data_sets(runs, options, path):
         elsewhere |= {"seed": FIRST_SEED_ELSEWHERE, "seeds": SEEDS_ELSEWHERE}
         try:
             there = study_runs(argparse.Namespace(**{**vars(options), **elsewhere}))
-        except LabError:  # no variant has all its runs
+        except LabError as error:
+            logger.warning("%s", error)
             there = {}
         if needed <= {*compare.variant_names(there)}:
             found[f"{name}, rates chosen"] = there

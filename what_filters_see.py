@@ -16,7 +16,7 @@ import numpy as np
 import convolution_gain
 from lab.analysis import compare, figures
 from lab.changes.what_filters_see import collect_filters, feature_maps
-from lab.guard.errors import run_main
+from lab.guard.errors import LabError, run_main
 from lab.guard.photographs import read_photographs
 from lab.study import command_line, flags
 from lab.study.data_sets import class_names
@@ -124,7 +124,9 @@ def main(argv=None):
     parser = command_line.study_parser(__doc__, VARIANTS, seeds=5)
     parser.add_argument("--image", type=flags.nonempty_path, nargs="+", metavar="FILE", help="your photographs")
     options = command_line.parse(parser, argv)
-    photographs = read_photographs(options.image[:LARGEST_COUNT]) if options.image else []
+    if options.image and len(options.image) > LARGEST_COUNT:
+        parser.error(f"argument --image: {len(options.image)} photographs; at most {LARGEST_COUNT} fit into the figure")
+    photographs = read_photographs(options.image) if options.image else []
     path = figures.path_to_save(options, "what_filters_see.png")
     runs = list(command_line.study_runs(__file__, options).values())
     print(report(runs), flush=True)
@@ -136,6 +138,8 @@ def main(argv=None):
     figures.save(plot_filters(runs[0], images, titles), path)
     figures.save(plot_importance(runs), path, "_importance")
     figures.show()
+    if len(photographs) < len(options.image or []):
+        raise LabError(f"{len(options.image) - len(photographs)} of {len(options.image)} photographs could not be read")
 
 
 if __name__ == "__main__":
