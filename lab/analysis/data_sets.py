@@ -76,9 +76,14 @@ def plot(found, runs_by_data_set, comparisons):
         ax.set_yticks(range(len(found)), labels if ax is left else [""] * len(found))
         ax.set_ylim(len(found) - 0.5, -0.5)
     gains, avoided = ([each[name].mean for each in found.values()] for name in (next(iter(others)), "errors avoided"))
-    left.set_title(f"The convolution buys {' and '.join(f'{gain:.2f}' for gain in gains)} points")
-    right.set_title(f"and avoids {' and '.join(f'{share:.0f}%' for share in avoided)} of the errors")
+    left.set_title(f"The convolution buys {_listed(gains, '.2f')} points")
+    right.set_title(f"and avoids {_listed(avoided, '.0f')}% of the errors")
     left.set(xlabel="difference on the test set, points [95% CI]")
     right.set(xlabel="errors of dense that conv avoids, % [95% CI]")
     figure.legend(loc="outside lower center", ncols=len(others), frameon=False)
     return figure
+
+
+def _listed(numbers, fmt):
+    *first, last = (f"{number:{fmt}}" for number in numbers)
+    return f"{', '.join(first)} and {last}" if first else last
