@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 os.environ["MPLBACKEND"] = "Agg"
+pytest_plugins = ["mirror", "model_files"]  # their fixtures
 
 # by the names of their modules, found by looking, so that a new one is covered as soon as it exists
 SCRIPTS = [path.stem for path in sorted(ROOT.glob("*.py"))]
@@ -167,11 +168,8 @@ def pytest_configure(config):
         config.pluginmanager.register(_FaultTable(config.getoption("--faults")))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    report.fault = next((marker.args for marker in item.iter_markers("fault")), None)
-    return report
+def pytest_itemcollected(item):
+    item.user_properties += [("fault", marker.args) for marker in item.iter_markers("fault")]
 
 
 @pytest.fixture
@@ -193,10 +191,10 @@ class _FaultTable:
         self.path, self.rows, self.started = path, defaultdict(lambda: [0, 0, 0]), time.monotonic()
 
     def pytest_runtest_logreport(self, report):
-        if report.fault and (report.when == "call" or not report.passed):
-            cases = dict(report.user_properties).get("cases", 1)
-            row = self.rows[tuple(report.fault)]
-            row[("passed", "failed", "skipped").index(report.outcome)] += cases
+        known = dict(report.user_properties)
+        if "fault" in known and (report.when == "call" or not report.passed):
+            row = self.rows[tuple(known["fault"])]
+            row[("passed", "failed", "skipped").index(report.outcome)] += known.get("cases", 1)
 
     def pytest_sessionfinish(self, session):
         from lab.study.provenance import environment, library_versions

@@ -1,7 +1,6 @@
 """Made-up data sets, and a real HTTPS server on this machine that serves them, well or badly.
 
-The fixtures are made for `from mirror import make_archives, ...`. How a mirror answers is a function of its connection
-and of the content of the file that was requested.
+How a mirror answers is a function of its connection and of the content of the file that was requested.
 """
 
 import contextlib

@@ -14,17 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import ROOT
-from mirror import (  # noqa: F401 - fixtures
-    NAMES,
-    format_idx,
-    make_archives,
-    make_arrays,
-    make_authority,
-    make_client,
-    start_mirror,
-    write_data_set,
-    write_npz,
-)
+from mirror import NAMES, format_idx, make_arrays, write_data_set, write_npz
 from PIL import Image
 
 from lab.guard import sources
@@ -33,16 +23,6 @@ from lab.guard.errors import LabError
 from lab.study.data_sets import class_names, find_data_set
 from lab.training import data
 from lab.training.data import DataSet, data_digest, load_data, load_test_data
-
-
-def test_fashion_mnist_is_what_keras_returns(splits):
-    (train_images, train_labels), (test_images, test_labels) = splits
-    assert train_images.shape == (60_000, 28, 28)
-    assert test_images.shape == (10_000, 28, 28)
-    assert {array.dtype for split in splits for array in split} == {np.dtype(np.uint8)}
-    np.testing.assert_array_equal(np.bincount(train_labels), [6_000] * 10)
-    np.testing.assert_array_equal(np.bincount(test_labels), [1_000] * 10)
-
 
 FORMS = {
     "gzip": (".gz", gzip.compress),
@@ -257,17 +237,15 @@ def test_a_bad_file_in_the_cache_is_left_alone(name, bad, client, mirror, caplog
 
 
 @pytest.mark.fault("data", "no source at all")
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [("fashion-mnist", ("nowhere", "no apt-get", sources.DEBIAN_PACKAGE)), ("mnist", ())],
-)
-def test_one_error_lists_what_was_tried_and_the_ways_out(name, parts, archives):
+@pytest.mark.parametrize("name", ["fashion-mnist", "mnist"])
+def test_one_error_lists_what_was_tried_and_the_ways_out(name, archives):
     with pytest.raises(DataError) as caught:
         load_data(DataSet(name))
-    for part in (f"{name} was not found", "home", "Connection refused", "--data-dir", "SSL_CERT_FILE", *parts):
+    for part in (f"{name} was not found", "home", "Connection refused", "--data-dir", "SSL_CERT_FILE"):
         assert part in str(caught.value)
     assert str(caught.value).isprintable()
-    assert ("apt-get" in str(caught.value)) == (name == "fashion-mnist")
+    for part in ("nowhere", "apt-get", sources.DEBIAN_PACKAGE):  # of MNIST, Debian has no package
+        assert (part in str(caught.value)) == (name == "fashion-mnist")
 
 
 @pytest.mark.parametrize(
@@ -307,9 +285,7 @@ def write_package_tools(monkeypatch, archives, folder, download):
 
 
 @pytest.mark.fault("data", "package that cannot be downloaded")
-def test_a_package_that_cannot_be_downloaded_is_one_line_and_another_is_unpacked(
-    client, archives, monkeypatch, tmp_path
-):
+def test_a_package_is_unpacked_or_one_line_says_why_not(client, archives, monkeypatch, tmp_path):
     write_package_tools(monkeypatch, archives, tmp_path / "bad", "printf 'first\\nE: no such package\\n' >&2; exit 100")
     assert f"package {sources.DEBIAN_PACKAGE}: E: no such package. " in client.assert_fails_cleanly("not found")
     write_package_tools(monkeypatch, archives, tmp_path / "bin", "touch x.deb")
