@@ -19,16 +19,18 @@ IMAGES = 1_000
 LABELS = np.zeros(IMAGES, np.uint8)
 
 
+def make_run(wrong):
+    """Return a run. Args: indices of images that it gets wrong"""
+    predicted = LABELS.copy()
+    predicted[wrong] = 7
+    record = dict.fromkeys(("test_accuracy", "train_accuracy"), np.mean(predicted == LABELS))
+    return Run(record, {"predicted": predicted}, LABELS)
+
+
 def made_up_runs(wrong):
-    """Return runs of three seeds. Args: function of variant and seed to the indices of images that it gets wrong"""
-    runs = {}
-    for variant in ("dense", "conv"):
-        for seed in range(3):
-            predicted = LABELS.copy()
-            predicted[wrong(variant, seed)] = 7
-            record = dict.fromkeys(("test_accuracy", "train_accuracy"), np.mean(predicted == LABELS))
-            runs[RunKey(variant, seed, Recipe())] = Run(record, {"predicted": predicted}, LABELS)
-    return runs
+    """Return runs of three seeds. Args: function of variant and seed to the images that it gets wrong"""
+    keys = [RunKey(variant, seed, Recipe()) for variant in ("dense", "conv") for seed in range(3)]
+    return {key: make_run(wrong(key.variant, key.seed)) for key in keys}
 
 
 def a_quarter_less(variant, seed):
@@ -95,28 +97,21 @@ def test_each_variant_gets_the_learning_rate_that_suits_it(monkeypatch, capsys):
 
 
 def test_published_runs_on_other_data_sets_are_compared(monkeypatch, capsys, caplog):
-    def made_up_runs(script, options, plan):
-        runs = {}
-        for key in plan:
-            predicted = LABELS.copy()
-            predicted[: 100 + 50 * (key.variant == "dense") + key.seed] = 7
-            record = dict.fromkeys(("test_accuracy", "train_accuracy"), np.mean(predicted == LABELS))
-            runs[key] = Run(record, {"predicted": predicted}, LABELS)
-        return runs
+    def runs_of(plan):
+        return {key: make_run(slice(100 + 50 * (key.variant == "dense") + key.seed)) for key in plan}
 
-    monkeypatch.setattr(command_line, "study_runs", made_up_runs)
-    monkeypatch.setattr(
-        published, "read_records", lambda folder: [{"data_set": "fashion-mnist"}, {"data_set": "mnist"}]
-    )
+    records = [{"data_set": "fashion-mnist"}, {"data_set": "mnist"}]
+    monkeypatch.setattr(published, "read_records", lambda folder: records)
+    monkeypatch.setattr(command_line, "study_runs", lambda script, options, plan: runs_of(plan))
     keys = [RunKey(name, seed, Recipe()) for name in convolution_gain.COMPARED_ON_DATA_SETS for seed in range(3)]
     options = argparse.Namespace(recipe=Recipe())
-    convolution_gain.report_on_data_sets(made_up_runs(None, None, keys), options, None)
+    convolution_gain.report_on_data_sets(runs_of(keys), options, None)
     printed = capsys.readouterr().out
     assert re.search(r"^\| mnist, held-out images: accuracy, % +\| +learning rate 0\.0003 \|", printed, re.M)
     assert re.search(r"^\| mnist, rates chosen +\| +\+5\.00 \[?.*\| +\+29\.07", printed, re.M)
-    monkeypatch.setattr(command_line, "study_runs", lambda script, options, plan: made_up_runs(None, None, plan[:-1]))
-    convolution_gain.report_on_data_sets(made_up_runs(None, None, keys), options, None)
+    monkeypatch.setattr(command_line, "study_runs", lambda script, options, plan: runs_of(plan[:-1]))
+    convolution_gain.report_on_data_sets(runs_of(keys), options, None)
     assert "rates chosen" not in capsys.readouterr().out
     assert "left out: mnist" in caplog.text
-    convolution_gain.report_on_data_sets(made_up_runs(None, None, keys[:3]), options, None)  # not all variants
+    convolution_gain.report_on_data_sets(runs_of(keys[:3]), options, None)  # not all variants
     assert capsys.readouterr().out == ""
