@@ -4,12 +4,12 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import ROOT, run_script
 
 from lab.analysis import figures
-from lab.guard.errors import LabError
 
 DRAW = """
 import argparse, builtins, pathlib, sys
@@ -90,32 +90,19 @@ def test_where_a_figure_is_saved(tmp_path, monkeypatch, display, save, model, ex
     assert not expected or Path(expected).parent.is_dir()
 
 
-def test_a_path_that_cannot_be_written_is_refused_before_the_work(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(LabError, match="cannot write"):
-        figures.path_to_save(Namespace(save=None, output_dir=tmp_path / "file"), "figure.png")
-
-
-def subplot():
-    import matplotlib.pyplot as plt
-
-    return plt.subplots()[1]
-
-
 def test_models_differ_in_marker_and_in_color():
-    lines = [subplot().plot([1, 2], style)[0] for style in figures.STYLES.values()]
+    lines = [plt.subplots()[1].plot([1, 2], style)[0] for style in figures.STYLES.values()]
     for values in ([line.get_marker() for line in lines], [line.get_color() for line in lines]):
         assert len(set(values)) == len(lines)
     assert "None" not in {line.get_linestyle() for line in lines}
 
 
 def test_a_curve_has_the_mean_and_a_band_that_ends_at_100_percent():
-    ax = subplot()
+    ax, one_seed = (plt.subplots()[1] for _ in range(2))
     figures.plot_curve(ax, [1, 2], [[50.0, 99.0], [60.0, 99.9]], "a label", figures.STYLES["conv"])
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [55, 99.45])
     (band,) = ax.collections
     assert band.get_datalim(ax.transData).y1 == 100
-    one_seed = subplot()
     figures.plot_curve(one_seed, [1, 2], [[50.0, 99.0]], "a label")
     np.testing.assert_array_equal(one_seed.lines[0].get_ydata(), [50, 99])
     assert not any(path.vertices.size for path in one_seed.collections[0].get_paths())
