@@ -109,12 +109,3 @@ def test_what_is_printed_does_not_depend_on_the_figure(smoke_saves, monkeypatch,
     with pytest.raises(RuntimeError, match="no LaTeX"):
         pred.main(["--smoke", "--count", "3", "--output-dir", str(smoke_saves[0])])
     assert capsys.readouterr().out.splitlines()[-1].endswith("of 3 correct")
-
-
-def test_the_figure_of_one_model_does_not_overwrite_that_of_another(smoke_saves, tmp_path):
-    theirs = tmp_path / "mymodel.keras"
-    theirs.write_bytes((smoke_saves[0] / "smoke" / "deep_learning_conv.keras").read_bytes())
-    pred.main(["--smoke", "--model", str(theirs), "--output-dir", str(tmp_path / "saves")])
-    (figure,) = (tmp_path / "saves" / "smoke").glob("*.png")
-    assert figure.stem.startswith("predictions_")
-    assert figure.stem.endswith("mymodel")
