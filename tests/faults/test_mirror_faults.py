@@ -6,21 +6,7 @@ import time
 
 import pytest
 import trustme
-from mirror import (  # noqa: F401 - fixtures
-    HTML,
-    NAMES,
-    NO_LENGTH,
-    format_half,
-    format_response,
-    make_archives,
-    make_authority,
-    make_client,
-    make_context,
-    send,
-    send_endlessly,
-    stall,
-    start_mirror,
-)
+from mirror import HTML, NAMES, NO_LENGTH, format_half, format_response, make_context, send, send_endlessly, stall
 
 from lab.guard import sources
 
