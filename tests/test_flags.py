@@ -55,9 +55,7 @@ def run_main(script, *arguments):
 
 @pytest.mark.fault("flags", "unusual value")
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_an_unusual_value_is_accepted_or_the_last_line_names_the_flag(
-    script, stop_before_work, tmp_path, monkeypatch, count_cases
-):
+def test_an_unusual_value_is_accepted_or_its_flag_named(script, stop_before_work, tmp_path, monkeypatch, count_cases):
     monkeypatch.chdir(tmp_path)
     parsers, parse_args = [], argparse.ArgumentParser.parse_args
     with monkeypatch.context() as patch:
@@ -96,9 +94,7 @@ def test_an_unusual_value_is_accepted_or_the_last_line_names_the_flag(
         ("--save", ["x.jpg", "x", "x.keras"], "x.PDF"),
     ],
 )
-def test_a_value_out_of_range_is_refused_and_the_last_one_within_is_accepted(
-    flag, refused, accepted, stop_before_work, count_cases
-):
+def test_what_is_out_of_range_is_refused_and_its_end_accepted(flag, refused, accepted, stop_before_work, count_cases):
     for value in refused:
         code, message = run_main("robustness", f"{flag}={value}")
         assert code == 2, value
