@@ -91,10 +91,10 @@ def insert_layer(layer):
     return lambda config: config["config"]["layers"].insert(1, layer)
 
 
-def assert_refused(path, match="loaded safely"):
-    """Check that a model is refused in one line, which names its file; return the line."""
+def assert_refused(path, match="loaded safely", predict=False):
+    """Check that a model is refused in one line, which names its file, when it is loaded or predicts; return it."""
     with pytest.raises(LabError, match=match) as caught:
-        load_model(path)
+        load_compatible_model(path, *FEW_IMAGES) if predict else load_model(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     return str(caught.value)
