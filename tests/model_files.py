@@ -56,12 +56,9 @@ def alter_model(path, name, config=None, dataset=None, members=(), version=None)
         if config:
             config(value)
         if dataset:
-            names = []
-            group.visititems(
-                lambda name, item: names.append(name) if getattr(item, "shape", None) == (784, 10) else None
-            )
-            parent, _, name = names[0].rpartition("/")
-            del group[names[0]]
+            weights = group.visititems(lambda name, item: name if getattr(item, "shape", None) == (784, 10) else None)
+            parent, _, name = weights.rpartition("/")
+            del group[weights]
             dataset(group[parent], name)
         if path.suffix == ".h5":
             file.attrs["model_config"] = json.dumps(value)

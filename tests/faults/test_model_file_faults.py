@@ -9,13 +9,12 @@ import zlib
 import numpy as np
 import pytest
 from conftest import run_measured
-from model_files import (  # noqa: F401 - a fixture
+from model_files import (
     alter_model,
     assert_no_side_effects,
     assert_refused,
     insert_layer,
     load_or_refuse,
-    save_valid_models,
     set_in_last_layer,
 )
 
