@@ -11,20 +11,14 @@ Run = namedtuple("Run", "record arrays")
 LABELS = np.arange(200) % 10
 
 
-def run(seed, errors):
+def run(errors):
     """Return a run with wrong predictions for the images `errors` of either split, with a confidence of 0.7."""
     predicted = LABELS.copy()
     predicted[errors] = (predicted[errors] + 1) % 10
     correct = predicted == LABELS
-    accuracy = float(correct.mean())
-    return Run(
-        {"seed": seed, "test_accuracy": accuracy, "train_accuracy": accuracy},
-        {
-            "predicted": predicted,
-            "log_probability": np.log(np.where(correct, 0.7, 0.1)),
-            "confidence": np.full(200, 0.7),
-        },
-    )
+    record = dict.fromkeys(("test_accuracy", "train_accuracy"), correct.mean())
+    log_probability = np.log(np.where(correct, 0.7, 0.1))
+    return Run(record, {"predicted": predicted, "log_probability": log_probability, "confidence": np.full(200, 0.7)})
 
 
 @pytest.fixture
@@ -33,8 +27,8 @@ def runs():
     made = {}
     for seed in range(3):
         good = np.arange(10 + 2 * seed)
-        made[RunKey("good", seed)] = run(seed, good)
-        made[RunKey("bad", seed)] = run(seed, np.concatenate([good, np.arange(100, 120)]))
+        made[RunKey("good", seed)] = run(good)
+        made[RunKey("bad", seed)] = run(np.concatenate([good, np.arange(100, 120)]))
     return made
 
 
