@@ -10,10 +10,9 @@ from lab.training.recipe import Recipe, train
 
 @pytest.fixture(scope="module")
 def trained(splits):
-    train_split, test_split = splits[0].first(2_000), splits[1].first(200)
-    return train(what_filters_see.VARIANTS["conv"].build_model, Recipe(epochs=1), 0, train_split, test_split)[
-        0
-    ], test_split
+    few = splits[0].first(2_000), splits[1].first(200)
+    model, *_ = train(what_filters_see.VARIANTS["conv"].build_model, Recipe(epochs=1), 0, *few)
+    return model, few[1]
 
 
 def count_correct(model, split):
@@ -49,9 +48,7 @@ def test_filters_are_removed_as_if_their_weights_were_zero(trained):
         for k in (0, 1, 5):
             left = [count_correct(keep(measured["order"][:k]), half) for half in halves]
             assert list(measured["best"][:, k]) == left
-        ranking = [
-            count_correct(keep(np.delete(np.arange(32), n)), test_split.at(slice(0, None, 2))) for n in range(32)
-        ]
+        ranking = [count_correct(keep(np.delete(np.arange(32), n)), halves[0]) for n in range(32)]
     finally:
         model.layers[0].set_weights(weights)
     np.testing.assert_array_equal(measured["order"], np.argsort(ranking, kind="stable"))
