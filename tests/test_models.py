@@ -49,9 +49,7 @@ def test_the_variants_end_in_the_same_layers_and_are_as_large_as_they_say(name, 
 
 
 def test_the_recipe_is_that_of_the_original_project():
-    recipe = Recipe()
-    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (5, 32, 0.001)
-    assert not recipe.cosine_decay
+    assert Recipe() == Recipe(epochs=5, batch_size=32, learning_rate=0.001, cosine_decay=False)
 
 
 def hidden_map(model):

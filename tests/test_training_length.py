@@ -26,29 +26,28 @@ class Options:
     smoke, from_results, seed, seeds, recipe, variants = False, False, 20, 5, Recipe(), ["dense", "conv"]
 
 
-def accuracy(name, recipe, suits):
-    """Return an accuracy that is the higher, the nearer a recipe is to what suits a model."""
-    rate, epochs = suits[name]
-    return 0.9 - 0.01 * abs(np.log(recipe.epochs / epochs)) - 0.01 * abs(np.log(recipe.learning_rate / rate))
+def made_up_study(suits, missing=None):
+    """Return what to have instead of `study_runs`: the nearer a recipe is to what suits a model, the more accurate."""
+
+    def study_runs(script, options, plan):
+        runs = {}
+        for key in plan:
+            name, tried = key.variant.removesuffix("-held-out"), (key.recipe.epochs, key.recipe.learning_rate)
+            if (name, *tried) != missing:
+                accuracy = 0.9 - 0.01 * np.abs(np.log(np.divide(tried, suits[name]))).sum()
+                runs[key] = Run({"test_accuracy": accuracy}, {}, np.empty(0))
+        return runs
+
+    return study_runs
 
 
 @pytest.mark.parametrize(
     ("epochs", "tried", "chosen"),
-    [
-        (5, [2, 5, 15, 45], 5),
-        (45, [2, 5, 15, 45, 135], 45),
-        (200, [2, 5, 15, 45, 135], 135),
-    ],
+    [(5, [2, 5, 15, 45], 5), (45, [2, 5, 15, 45, 135], 45), (200, [2, 5, 15, 45, 135], 135)],
 )
 def test_the_longest_is_not_chosen_before_a_longer_one_is_tried(epochs, tried, chosen, monkeypatch):
-    suits, done = {"dense": (0.003, 15), "conv": (0.0003, epochs)}, []
-
-    def made_up_runs(script, options, plan):
-        done.extend(plan)
-        records = {key: accuracy(key.variant.removesuffix("-held-out"), key.recipe, suits) for key in plan}
-        return {key: Run({"test_accuracy": value}, {}, np.empty(0)) for key, value in records.items()}
-
-    monkeypatch.setattr(command_line, "study_runs", made_up_runs)
+    study, done = made_up_study({"dense": (15, 0.003), "conv": (epochs, 0.0003)}), []
+    monkeypatch.setattr(command_line, "study_runs", lambda *given: done.extend(given[2]) or study(*given))
     found, best = training_length.choose(Options)
     assert (best["conv"].learning_rate, best["conv"].epochs, best["conv"].cosine_decay) == (0.0003, chosen, True)
     assert (best["dense"].learning_rate, best["dense"].epochs) == (0.003, 15)
@@ -61,17 +60,8 @@ def test_the_longest_is_not_chosen_before_a_longer_one_is_tried(epochs, tried, c
 
 @pytest.mark.parametrize("missing", [(2, 0.001), (45, 0.0003), (135, 0.0003)])
 def test_a_model_without_all_its_published_runs_is_not_chosen_for(missing, monkeypatch):
-    suits = {"dense": (0.003, 15), "conv": (0.0003, 200)}
-
-    def published_runs(script, options, plan):
-        runs = {}
-        for key in plan:
-            name = key.variant.removesuffix("-held-out")
-            if name == "dense" or (key.recipe.epochs, key.recipe.learning_rate) != missing:
-                runs[key] = Run({"test_accuracy": accuracy(name, key.recipe, suits)}, {}, np.empty(0))
-        return runs
-
-    monkeypatch.setattr(command_line, "study_runs", published_runs)
+    study = made_up_study({"dense": (15, 0.003), "conv": (200, 0.0003)}, missing=("conv", *missing))
+    monkeypatch.setattr(command_line, "study_runs", study)
     monkeypatch.setattr(Options, "from_results", True)
     assert training_length.choose(Options)[1].keys() == {"dense"}
     monkeypatch.setattr(Options, "variants", ["conv"])
