@@ -21,7 +21,6 @@ from lab.study.records import Run
 
 DENSE = ("deep_learning.py", "--smoke", "--output-dir")
 GAIN = ("convolution_gain.py", "--smoke", "--output-dir")
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 def read_record(folder, script="deep_learning.py"):
@@ -67,7 +66,7 @@ def test_killed_at_any_moment_leaves_no_broken_file(tmp_path, soak, count_cases)
     longest = time.monotonic() - started
     kills = 100 if soak else 3
     for n in range(kills):
-        number = SIGNALS[(n + n // 3) % 3]
+        number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[(n + n // 3) % 3]
         if moments.random() < 0.3:
             shutil.rmtree(tmp_path / "smoke", ignore_errors=True)
         process = start(*commands[n % 2], tmp_path)

@@ -26,13 +26,6 @@ def written(folder):
     return {path: path.stat().st_mtime_ns for path in run_paths(folder)}
 
 
-def read(path):
-    try:
-        return path.read_bytes()
-    except OSError:  # the process has ended
-        return b""
-
-
 def test_a_study_prints_tables_and_conclusion(finished_study):
     folder, process = finished_study
     assert len(run_paths(folder)) == 4
@@ -56,10 +49,12 @@ def test_killed_in_mid_run_it_goes_on_to_the_same_table(finished_study, tmp_path
     kept = written(tmp_path)
     assert 0 < len(kept) < 4
 
-    def processes():
-        return [read(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+    def commands():
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # the process has ended
+                yield path.read_bytes()
 
-    wait_until(lambda: not any(bytes(temporary) in command for command in processes()), seconds=3)  # none outlives it
+    wait_until(lambda: not any(bytes(temporary) in command for command in commands()), seconds=3)  # none outlives it
     again = run_script(*DENSE_AND_CONV, "--output-dir", tmp_path)
     assert again.returncode == 0, again.stderr
     assert f"study: {len(kept)} of 4 runs found" in again.stderr
@@ -92,11 +87,6 @@ def test_two_studies_on_one_folder_end_with_the_same_table(tmp_path):
     assert [*(tmp_path / "smoke" / "convolution_gain").iterdir()] == run_paths(tmp_path)
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def documented_commands(port):
     """Return the commands of the documentation's cluster section: scheduler, worker and client, to be run as typed."""
     section = (ROOT / "docs" / "cluster.md").read_text()
@@ -114,7 +104,8 @@ def cluster(folder, workers):
 
     The scheduler and the client run as typed in the project's folder, with no more on their path than a user has.
     """
-    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     scheduler, worker, client = documented_commands(port)
     run = {"cwd": ROOT, "shell": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     without_path = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
