@@ -64,6 +64,8 @@ def _parse(content):
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
             del node.body[0]
+        elif isinstance(node, ast.JoinedStr):  # Python 3.12 adds empty texts to some
+            node.values = [each for each in node.values if not isinstance(each, ast.Constant) or each.value]
     return tree
 
 
