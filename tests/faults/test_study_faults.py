@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -38,14 +37,25 @@ def test_a_study_prints_tables_and_conclusion(finished_study):
     assert len(re.findall(r"^data: ", process.stderr, re.M)) == 1
 
 
-@pytest.mark.fault("study", "killed in mid-run: the same table, finished runs not repeated")
-def test_killed_in_mid_run_it_goes_on_to_the_same_table(finished_study, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(
+            *(signal.SIGKILL, -signal.SIGKILL),
+            marks=pytest.mark.fault("study", "killed in mid-run: the same table, finished runs not repeated"),
+        ),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.fault("study", "interrupted: one line, its runs stopped")),
+    ],
+)
+def test_ended_in_mid_run_it_goes_on_to_the_same_table(number, code, finished_study, tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     process = start(*DENSE_AND_CONV, "--output-dir", tmp_path, TMPDIR=temporary)
     wait_until(lambda: written(tmp_path))
-    process.kill()
-    process.communicate()
+    process.send_signal(number)
+    _, complaints = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert number == signal.SIGKILL or complaints.splitlines()[-1] == "interrupted"
     kept = written(tmp_path)
     assert 0 < len(kept) < 4
 
@@ -61,17 +71,6 @@ def test_killed_in_mid_run_it_goes_on_to_the_same_table(finished_study, tmp_path
     assert again.stdout.replace(str(tmp_path), "") == finished_study[1].stdout.replace(str(finished_study[0]), "")
     assert kept.items() <= written(tmp_path).items()
     assert not list(tmp_path.rglob(".*"))
-
-
-@pytest.mark.fault("study", "interrupted: one line, its runs stopped")
-def test_an_interrupted_study_stops_its_runs(tmp_path):
-    process = start(*DENSE_AND_CONV, "--output-dir", tmp_path)
-    wait_until(lambda: process.stderr.readline().startswith("data: "))
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    _, complaints = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert complaints.splitlines()[-1] == "interrupted"
 
 
 @pytest.mark.fault("study", "two studies on one folder")
