@@ -11,8 +11,8 @@ import numpy as np
 
 import deep_learning_conv
 from lab.analysis import figures
-from lab.guard.errors import LabError, run_main
-from lab.guard.photographs import read_photographs
+from lab.guard.errors import run_main
+from lab.guard.photographs import read_photographs, require_all
 from lab.study import command_line
 from lab.study.data_sets import class_names
 from lab.study.flags import nonempty_path, whole_number
@@ -128,8 +128,8 @@ def main(argv=None):
         figure = plot_predictions(images, probabilities, labels, names, title)
     figures.save(figure, path)
     figures.show()
-    if options.image and len(photographs) < len(options.image):
-        raise LabError(f"{len(options.image) - len(photographs)} of {len(options.image)} photographs could not be read")
+    if options.image:
+        require_all(photographs, options.image)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import numpy as np
 import convolution_gain
 from lab.analysis import compare, figures
 from lab.changes.what_filters_see import collect_filters, feature_maps
-from lab.guard.errors import LabError, run_main
-from lab.guard.photographs import read_photographs
+from lab.guard.errors import run_main
+from lab.guard.photographs import read_photographs, require_all
 from lab.study import command_line, flags
 from lab.study.data_sets import class_names
 from lab.training.data import load_test_data
@@ -138,8 +138,7 @@ def main(argv=None):
     figures.save(plot_filters(runs[0], images, titles), path)
     figures.save(plot_importance(runs), path, "_importance")
     figures.show()
-    if len(photographs) < len(options.image or []):
-        raise LabError(f"{len(options.image) - len(photographs)} of {len(options.image)} photographs could not be read")
+    require_all(photographs, options.image or [])
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_the_published_tables_are_those_of_all_runs_and_no_others(name, tmp_path
 
 
 def test_the_records_are_compact():
-    assert sum(path.stat().st_size for path in (ROOT / "results").rglob("*") if path.is_file()) < 16e6
+    assert sum(path.stat().st_size for path in (ROOT / "results").rglob("*") if path.is_file()) < 14e6
 
 
 def test_the_same_run_in_another_experiment_gives_the_same_weights():

@@ -151,6 +151,7 @@ MINE, OURS = "mine.py: mine", (*STUDIES, "deep_learning.py: train")
 OWN_PARTS = ("parts.py: closure", "parts.py: object")
 EVERY_RUN = dict.fromkeys([*OURS, MINE], ["training_code"])
 COUNT = {MINE: ["changes_code"]}
+PARTS = dict.fromkeys(OWN_PARTS, ["changes_code", "model_code"])
 # change: (file, what is replaced, or None for a new file, by what, the runs that are done again, and what differs)
 CHANGES = {
     "type of an exception": ("lab/training/startup.py", "raise LabError(", "raise ValueError(", EVERY_RUN),
@@ -183,10 +184,7 @@ CHANGES = {
     "module that is imported": ("deeper/factors.py", "FACTOR = 1", "FACTOR = 2", COUNT),
     "comment in a measurement": ("measures.py", "# a comment", "# another\n    # comment", {}),
     "label": ("mine.py", '"a label"', '"another label"', {}),
-    "own layer": (
-        *("pieces.py", "inputs * self", "inputs / self"),
-        dict.fromkeys(OWN_PARTS, ["changes_code", "model_code"]),
-    ),
+    "own layer": ("pieces.py", "inputs * self", "inputs / self", PARTS),
     "argument of an own layer": (  # the script that makes it counts, too, also for what measures
         *("parts.py", "Scale(3)", "Scale(4)"),
         dict.fromkeys(OWN_PARTS, ["model_sha256", "changes_code", "model_code"]),

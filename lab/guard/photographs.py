@@ -45,6 +45,12 @@ def read_photographs(paths):
     return read
 
 
+def require_all(photographs, paths):
+    """Raise a LabError if fewer photographs were read than there are paths; called when the others have been shown."""
+    if len(photographs) < len(paths):
+        raise LabError(f"{len(paths) - len(photographs)} of {len(paths)} photographs could not be read")
+
+
 def read_photograph(path):
     """Read an image file as the model gets it; warn if hardly a garment is left of it.
 

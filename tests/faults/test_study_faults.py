@@ -37,15 +37,13 @@ def test_a_study_prints_tables_and_conclusion(finished_study):
     assert len(re.findall(r"^data: ", process.stderr, re.M)) == 1
 
 
+KILLED = pytest.mark.fault("study", "killed in mid-run: the same table, finished runs not repeated")
+INTERRUPTED = pytest.mark.fault("study", "interrupted: one line, its runs stopped")
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
-    [
-        pytest.param(
-            *(signal.SIGKILL, -signal.SIGKILL),
-            marks=pytest.mark.fault("study", "killed in mid-run: the same table, finished runs not repeated"),
-        ),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.fault("study", "interrupted: one line, its runs stopped")),
-    ],
+    [pytest.param(signal.SIGKILL, -9, marks=KILLED), pytest.param(signal.SIGINT, 130, marks=INTERRUPTED)],
 )
 def test_ended_in_mid_run_it_goes_on_to_the_same_table(number, code, finished_study, tmp_path):
     temporary = tmp_path / "temporary"
