@@ -17,6 +17,7 @@ import convolution_gain
 import deep_learning
 import deep_learning_pred
 from lab.guard.errors import LabError
+from lab.study.data_sets import CLASS_NAMES
 from lab.study.records import Checkpoint, Run
 from lab.training import xla
 
@@ -71,6 +72,14 @@ def test_predictions_reuse_the_model_and_are_of_the_chosen_images(smoke_saves, c
     assert last == f"{sum(line.endswith('correct') for line in lines)} of 20 correct"
     assert printed[1][:2] == printed[0][3:5]
     assert printed[1][-1].endswith("of 2 correct")
+
+
+def test_confusion_matrix_prints_a_row_of_counts_for_each_class(smoke_saves, capsys):
+    confusion_matrix.main(["--smoke", "--output-dir", str(smoke_saves[0])])
+    _, _, *rows, last = capsys.readouterr().out.splitlines()
+    assert [row.split("|")[1].strip() for row in rows] == list(CLASS_NAMES)
+    assert sum(int(count) for row in rows for count in row.split("|")[2:12]) == 200
+    assert "n = 200" in last
 
 
 @pytest.mark.parametrize(
@@ -133,11 +142,13 @@ def test_a_training_that_diverges_saves_nothing(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_another_data_set_has_a_folder_of_its_own(runs_here, tmp_path):
+def test_another_data_set_has_a_folder_of_its_own(runs_here, tmp_path, caplog):
+    caplog.set_level("INFO")
     write_data_set(tmp_path / "squares", make_arrays(2_000, 500))
     arguments = ["--smoke", "--dataset", str(tmp_path / "squares"), "--output-dir", str(tmp_path / "out")]
     deep_learning.main(arguments)
     convolution_gain.main([*arguments, "--seeds", "1", "--variants", "dense"])
+    assert f"data: {tmp_path / 'squares'} (not verified" in caplog.text
     (run,) = (tmp_path / "out" / "squares" / "smoke" / "convolution_gain").iterdir()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["squares"]
     script = read_record(tmp_path / "out" / "squares")
