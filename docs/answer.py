@@ -1,4 +1,4 @@
-"""Draw the README's figure from the published runs of experiments 6 and 7: the answer, and its causes.
+"""Draw the README's figure from the published runs of experiments 6, 7 and 8: the answer, and its causes.
 
 .venv/bin/python docs/answer.py
 """

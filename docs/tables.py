@@ -2,7 +2,7 @@
 
 A marker names a file and how the part of it that is wanted begins, and ends with <!-- end -->:
 
-    <!-- results/convolution_gain.md: | headline -->
+    <!-- results/precision.md: | test accuracy -->
 
 python docs/tables.py
 """
