@@ -63,14 +63,6 @@ def wait_until(condition, seconds=120):
         time.sleep(0.05)
 
 
-def read_until(stream, text):
-    """Read lines from a stream until one starts with the text; return that line."""
-    for line in stream:
-        if line.startswith(text):
-            return line
-    return pytest.fail(f"no line starts with {text!r}")
-
-
 def copy_project(folder):
     """Copy the scripts, the package and the example to a folder; return it."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -97,13 +97,6 @@ def assert_refused(path, match="loaded safely", predict=False):
     return str(caught.value)
 
 
-def load_or_refuse(path, predict=True):
-    """Load a model whose file is corrupt or hostile; raise anything but a LabError. Args: path; whether to predict"""
-    with contextlib.suppress(LabError):
-        model = load_compatible_model(path, *FEW_IMAGES) if predict else load_model(path)
-        assert model.output_shape == (None, 10)
-
-
 @contextlib.contextmanager
 def assert_no_side_effects(folder):
     """Yield a path that must not exist after the block, and a URL of this machine that it must not connect to."""

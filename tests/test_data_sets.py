@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from scipy import stats
+from test_training_length import made_up_study
 
 import convolution_gain
 from lab.analysis import data_sets, garments
@@ -78,13 +79,8 @@ def test_images_that_make_up_the_gain():
 
 def test_each_variant_gets_the_learning_rate_that_suits_it(monkeypatch, capsys):
     suits, done = {"dense": 0.003, "conv": 0.0003}, []
-
-    def made_up_runs(script, options, plan):
-        done.extend(plan)
-        values = {key: 0.9 - abs(key.recipe.learning_rate - suits[key.variant.split("-")[0]]) for key in plan}
-        return {key: Run({"test_accuracy": value}, {}, LABELS) for key, value in values.items()}
-
-    monkeypatch.setattr(command_line, "study_runs", made_up_runs)
+    study = made_up_study({name: (Recipe().epochs, rate) for name, rate in suits.items()})
+    monkeypatch.setattr(command_line, "study_runs", lambda *given: done.extend(given[2]) or study(*given))
     settings = {"variants": ["dense", "conv"], "seed": 20, "seeds": 2, "choose_rate": True, "dataset": DataSet()}
     convolution_gain.study_runs(argparse.Namespace(recipe=Recipe(), **settings))
     held_out, final = done[:6], done[6:]
@@ -92,7 +88,7 @@ def test_each_variant_gets_the_learning_rate_that_suits_it(monkeypatch, capsys):
     chosen = {(key.variant, key.seed): key.recipe for key in final}
     for name, rate in suits.items():
         assert all(chosen[name, seed] == Recipe(learning_rate=rate) for seed in (20, 21))
-    assert re.search(r"^\| dense +\| +89\.73 \| +89\.80 \| +90\.00 \|$", capsys.readouterr().out, re.M)
+    assert re.search(r"^\| dense +\| +87\.70 \| +88\.90 \| +90\.00 \|$", capsys.readouterr().out, re.M)
     assert {key.variant for key in done} <= convolution_gain.VARIANTS.keys()
 
 

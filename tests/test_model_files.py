@@ -62,19 +62,22 @@ def notes(caplog, level="INFO"):
 
 @pytest.mark.fault("models", "other people's, .keras and legacy .h5: accepted")
 @pytest.mark.parametrize(
-    ("head", "kind", "pixel_range", "suffix", "shape"),
+    ("weights_for", "head", "kind", "taken", "suffix", "settings"),
     [
-        ("softmax", "probabilities", (0, 255), ".keras", (28, 28, 1)),
-        (None, "logits", (-1, 1), ".h5", (28, 28)),
-        ("sigmoid", "scores in [0, 1], which are divided by their sum", (0, 1), ".h5", (784,)),
+        ((0, 255), "softmax", "probabilities", "[0, 255]", ".keras", {"shape": (28, 28, 1)}),
+        ((-1, 1), None, "logits", "[-1, 1]", ".h5", {}),
+        ((0, 1), "sigmoid", "scores in [0, 1], which are divided by their sum", "[0, 1]", ".h5", {"shape": (784,)}),
+        ((0, 1), None, "logits", "[0, 255]", ".keras", {"first": [layers.Rescaling(1 / 255)], "dtype": "uint8"}),
+        ((1, 0), None, "logits", "[0, 1]", ".keras", {"first": [layers.Rescaling(-1.0, 1)]}),
+        ((-1, 1), None, "logits", "[0, 255]", ".keras", {"first": [layers.Normalization(None, 127.5, 127.5**2)]}),
     ],
 )
 def test_the_range_of_pixels_is_found_and_said(
-    tmp_path, linear_classifier, splits, caplog, head, kind, pixel_range, suffix, shape
+    tmp_path, linear_classifier, splits, caplog, weights_for, head, kind, taken, suffix, settings
 ):
     caplog.set_level("INFO")
     path = tmp_path / f"model{suffix}"
-    build_linear_model(linear_classifier, pixel_range, head, shape).save(path)
+    build_linear_model(linear_classifier, weights_for, head, **settings).save(path)
     images, labels = splits[1].first(300)
     probabilities = predict(load_compatible_model(path, images, labels), images)
     assert probabilities.shape == (300, 10)
@@ -82,30 +85,10 @@ def test_the_range_of_pixels_is_found_and_said(
     np.testing.assert_allclose(probabilities, expected_probabilities(linear_classifier, images, head), atol=1e-4)
     accuracy = (probabilities.argmax(axis=1) == labels).mean()
     (note,) = notes(caplog)
-    taken = f"[{pixel_range[0]}, {pixel_range[1]}]: {accuracy:.0%} of 300 test images are correct (in "
-    assert note.startswith(f"model: {path} gives {kind}; with pixels in {taken}")
+    found = f"with pixels in {taken}: {accuracy:.0%} of 300 test images are correct (in "
+    assert note.startswith(f"model: {path} gives {kind}; {found}")
     assert accuracy > 0.7
     assert not notes(caplog, "WARNING")
-
-
-@pytest.mark.parametrize(
-    ("layer", "arguments", "weights_for", "taken", "dtype"),
-    [
-        ("Rescaling", {"scale": 1 / 255}, (0, 1), (0, 255), "uint8"),
-        ("Rescaling", {"scale": -1.0, "offset": 1}, (1, 0), (0, 1), None),
-        ("Normalization", {"axis": None, "mean": 127.5, "variance": 127.5**2}, (-1, 1), (0, 255), None),
-    ],
-)
-def test_layers_that_rescale_are_no_obstacle(
-    tmp_path, linear_classifier, splits, caplog, layer, arguments, weights_for, taken, dtype
-):
-    caplog.set_level("INFO")
-    first = [getattr(keras.layers, layer)(**arguments)]
-    build_linear_model(linear_classifier, weights_for, None, first=first, dtype=dtype).save(tmp_path / "model.keras")
-    images, labels = splits[1].first(300)
-    probabilities = predict(load_compatible_model(tmp_path / "model.keras", images, labels), images)
-    np.testing.assert_allclose(probabilities, expected_probabilities(linear_classifier, images, None), atol=1e-4)
-    assert f"with pixels in [{taken[0]}, {taken[1]}]: " in notes(caplog)[0]
 
 
 @pytest.mark.fault("models", "pixel values other than in its training, other classes: warned of")
@@ -258,14 +241,14 @@ def test_a_model_that_cannot_predict_is_refused_in_one_line(valid):
     assert_refused(path, match="cannot predict", predict=True)
 
 
-FLATTEN, DENSE, SOFTMAX = ("Flatten", {}), ("Dense", {"units": 10}), ("Softmax", {})
+FLATTEN, DENSE, SOFTMAX, LOGITS = ("Flatten", {}), ("Dense", {"units": 10}), ("Softmax", {}), {"from_logits": True}
 
 
-def build_classifier(*layers, shape=(28, 28), from_logits=False):
-    """Return a compiled model. Args: names of layers with their arguments; shape of the inputs; as its loss has it"""
+def build_classifier(*layers, shape=(28, 28), from_logits=False, metrics=("accuracy",)):
+    """Return a compiled model. Args: names of layers with their arguments; shape of the inputs; of its loss; metrics"""
     layers = [getattr(keras.layers, name)(**arguments) for name, arguments in layers]
     model = keras.Sequential([*([keras.Input(shape)] if shape else []), *layers])
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits), metrics=["accuracy"])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits), metrics=metrics)
     return model
 
 
@@ -279,19 +262,21 @@ def test_a_classifier_is_accepted_and_left_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("layers", "shape", "from_logits", "cause"),
+    ("layers", "settings", "cause"),
     [
-        ([FLATTEN, DENSE], (28, 28), True, "end it with keras.layers.Softmax() and use a loss without from_logits"),
-        ([FLATTEN, DENSE, SOFTMAX], (28, 28), True, "its loss has from_logits=True; leave that out"),
-        ([FLATTEN, ("Dense", {"units": 10, "activation": "sigmoid"})], (28, 28), False, "that sum to one"),
-        ([FLATTEN, ("Dense", {"units": 9}), SOFTMAX], (28, 28), False, "gives (None, 9); it must"),
-        ([DENSE, SOFTMAX], (28, 28), False, "gives (None, 28, 10); it must"),
-        ([DENSE, SOFTMAX], (784,), False, "takes (None, 784)"),
-        ([FLATTEN, DENSE, SOFTMAX], None, False, "not built; let keras.Input((28, 28)) be its first layer"),
+        ([FLATTEN, DENSE], LOGITS, "end it with keras.layers.Softmax() and use a loss without from_logits"),
+        ([FLATTEN, DENSE, SOFTMAX], LOGITS, "its loss has from_logits=True; leave that out"),
+        ([FLATTEN, ("Dense", {"units": 10, "activation": "sigmoid"})], {}, "that sum to one"),
+        ([FLATTEN, ("Dense", {"units": 9}), SOFTMAX], {}, "gives (None, 9); it must"),
+        ([DENSE, SOFTMAX], {}, "gives (None, 28, 10); it must"),
+        ([DENSE, SOFTMAX], {"shape": (784,)}, "takes (None, 784)"),
+        ([FLATTEN, DENSE, SOFTMAX], {"shape": None}, "not built; let keras.Input((28, 28)) be its first layer"),
+        ([FLATTEN, DENSE, SOFTMAX], {"metrics": None}, 'the model reports loss; compile it with metrics=["accuracy"]'),
+        ([FLATTEN, DENSE, SOFTMAX], {"metrics": ["mae"]}, "the model reports what cannot be computed here ("),
     ],
 )
-def test_what_cannot_be_trained_as_a_classifier_is_refused_by_its_cause(layers, shape, from_logits, cause):
+def test_what_cannot_be_trained_as_a_classifier_is_refused_by_its_cause(layers, settings, cause):
     with pytest.raises(LabError) as caught:
-        require_classifier(build_classifier(*layers, shape=shape, from_logits=from_logits))
+        require_classifier(build_classifier(*layers, **settings))
     assert cause in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -88,21 +88,10 @@ def test_with_a_validation_set_training_stops_and_the_best_epoch_is_kept(splits)
         recipe.fit(model, *few, 1, 32, checkpoint=object(), validation=validation)
 
 
-@pytest.mark.parametrize(
-    ("metrics", "problem"),
-    [
-        (None, r'the model reports loss; compile it with metrics=\["accuracy"\]'),
-        (["mae"], r'the model reports what cannot be computed here .*; compile it with metrics=\["accuracy"\]'),
-        ("not compiled", "the model is not compiled; call model.compile before"),
-    ],
-)
-def test_a_model_that_does_not_report_its_accuracy_is_refused_before_training(metrics, problem, splits):
+def test_a_model_that_is_not_compiled_is_refused_before_training(splits):
     model = recipe.initialize_model(deep_learning.build_model, 0)
-    if metrics != "not compiled":
-        model.compile(loss="sparse_categorical_crossentropy", metrics=metrics)
-    with pytest.raises(LabError, match=problem) as caught:
+    with pytest.raises(LabError, match="^the model is not compiled; call model.compile before$"):
         recipe.fit(model, *splits[0].first(100), 1, 32)
-    assert "\n" not in str(caught.value)
 
 
 def test_the_dense_model_reaches_its_accuracy_on_all_images(splits):
