@@ -49,16 +49,14 @@ def format_table(counts, names):
 
 def plot_matrices(counts, names, normalize):
     """Draw matrices, a dict by model, side by side, in counts or in fractions of each row. Returns: Figure"""
-    import matplotlib.pyplot as plt
-
-    size = 8.5 * len(counts), 7.5
-    figure, axes = plt.subplots(1, len(counts), figsize=size, layout="compressed", squeeze=False)
+    figure = figures.new((8.5 * len(counts), 7.5), "compressed")
+    axes = figure.subplots(1, len(counts), squeeze=False)
     label = "fraction of the actual class" if normalize else "images"
     largest = 1 if normalize else np.max(list(counts.values()))  # one scale of colors
     for ax, (model, matrix) in zip(axes.flat, counts.items(), strict=True):
         values, fmt = (row_fractions(matrix), ".2f") if normalize else (matrix, "d")
-        title = f"{model}: {format_accuracy(matrix)}"
-        figures.plot_confusion(values, fmt, title, label, names, ax, cmap="Blues", vmin=0, vmax=largest)
+        title = f"{figures.shorten_name(model)}: {format_accuracy(matrix)}"
+        figures.plot_confusion(ax, values, fmt, title, label, names, cmap="Blues", vmin=0, vmax=largest)
     return figure
 
 

@@ -178,10 +178,9 @@ def conclusion(runs, found):
 
 def plot_chain(runs, found):
     """Draw the chain from dense to conv as steps with intervals, the original comparison below. Returns: Figure"""
-    import matplotlib.pyplot as plt
-
     means = {name: np.mean(compare.accuracies(runs, name, "test")) for name in compare.variant_names(runs)}
-    figure, ax = plt.subplots(figsize=(10, 4.4), layout="constrained")
+    figure = figures.new((10, 4.4))
+    ax = figure.subplots()
     steps = dict.fromkeys(FAMILIES["chain"], "0.75") | {CONTROLLED: "0.55", ORIGINAL: "white"}
     for row, (name, color) in enumerate(steps.items()):
         (end, _), (start, _) = COMPARISONS[name].items()
@@ -302,7 +301,6 @@ def main(argv=None):
     print(report(runs, found, test_labels, names), flush=True)
     if found.keys() >= {*FAMILIES["chain"], *FAMILIES["headline"]}:
         figures.save(plot_chain(runs, found), path)
-        figures.save(garments.plot_confusion_difference(runs, test_labels, names), path, "_by_class")
         images = load_test_data(options.dataset).images
         figures.save(garments.plot(runs, images, test_labels, names), path, "_garments")
     if options.from_results and options.dataset == FASHION_MNIST:

@@ -43,11 +43,10 @@ def plot_predictions(images, probabilities, labels, names, title):
     Args: images uint8 (n, 28, 28), probabilities float (n, 10), labels integer (n,), names of the classes, title.
     Returns: matplotlib Figure
     """
-    import matplotlib.pyplot as plt
-
     columns = min(len(images), 5 if len(images) <= 20 else 10)
     rows = math.ceil(len(images) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.4 * rows), squeeze=False, layout="constrained")
+    figure = figures.new((2 * columns, 2.4 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False)
     figure.suptitle(title, fontsize=10)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[], frame_on=False)
@@ -68,11 +67,10 @@ def plot_photographs(photographs, probabilities, names, title):
     Args: photographs (path, PIL.Image, uint8 (28, 28)), probabilities float (n, 10), names of the classes, title.
     Returns: matplotlib Figure
     """
-    import matplotlib.pyplot as plt
-
     pairs = min(4, len(photographs))
     rows = math.ceil(len(photographs) / pairs)
-    figure, axes = plt.subplots(rows, 2 * pairs, figsize=(5 * pairs, 2.7 * rows), squeeze=False, layout="constrained")
+    figure = figures.new((5 * pairs, 2.7 * rows))
+    axes = figure.subplots(rows, 2 * pairs, squeeze=False)
     figure.suptitle(title, fontsize=10)
     for ax in axes.flat:
         ax.axis("off")
@@ -80,17 +78,11 @@ def plot_photographs(photographs, probabilities, names, title):
         axes.flat[::2], axes.flat[1::2], photographs, probabilities, strict=False
     ):
         left.imshow(photograph)
-        left.set_title(shorten_name(path.name), fontsize=9)
+        left.set_title(figures.shorten_name(path.name), fontsize=9)
         right.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         classes = "\n".join(f"{name} {probability:.0%}" for name, probability in top_classes(row, names))
         right.set_title(classes, fontsize=9)
     return figure
-
-
-def shorten_name(name, length=30):
-    """Return a file's name, its middle left out if it is long, without what cannot be drawn."""
-    name = "".join(each if each.isprintable() else "?" for each in name)
-    return name if len(name) <= length else f"{name[: length // 2]}…{name[-length // 2 + 1 :]}"
 
 
 def main(argv=None):
@@ -104,7 +96,7 @@ def main(argv=None):
         flags.error("argument --image: --start and --count are for test images")
     names = class_names(options.dataset)
     path = figures.path_to_save(options, "predictions.png")
-    title = f"model: {shorten_name(options.model.name) if options.model else 'deep_learning_conv.py'}"
+    title = f"model: {figures.shorten_name(options.model.name) if options.model else 'deep_learning_conv.py'}"
 
     if options.image:
         photographs = read_photographs(options.image)

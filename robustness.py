@@ -132,9 +132,8 @@ def conclusion(gain):
 
 def plot(runs):
     """Draw accuracy and, below it, consistency against the strength of each corruption. Returns: matplotlib Figure"""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(4, 3, figsize=(10, 10), sharey=True, layout="constrained")
+    figure = figures.new((10, 10))
+    axes = figure.subplots(4, 3, sharey=True)
     pairs = axes.reshape(2, 2, 3).swapaxes(1, 2).reshape(-1, 2)  # for each corruption, the upper and the lower Axes
     for pair, (name, corruption) in zip(pairs, CORRUPTIONS.items(), strict=True):
         for ax, percentages in zip(pair, (accuracies_by_strength, consistencies), strict=True):

@@ -124,10 +124,9 @@ def format_multiplier(multiplier):
 
 def plot(runs, gain):
     """Draw accuracy, and how far the others are ahead of dense, against the training images. Returns: Figure"""
-    import matplotlib.pyplot as plt
-
     models, sizes = models_and_sizes(runs)
-    figure, axes = plt.subplots(1, 2 if gain else 1, figsize=(12, 4.6), layout="constrained", squeeze=False)
+    figure = figures.new((12, 4.6))
+    axes = figure.subplots(1, 2 if gain else 1, squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
     for model in models:
         figures.plot_curve(left, sizes, accuracies_by_size(runs, model), MODELS[model].label, figures.STYLES[model])

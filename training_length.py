@@ -77,15 +77,10 @@ def choose(options):
     try_out(longer)
     # where the longest wins, one three times as long is tried
     best = {name: best_of(name) for name in names}
-    unsettled = [(name, recipe) for name, recipe in best.items() if recipe.epochs == longest_tried(found, name)]
+    unsettled = [(name, recipe) for name, recipe in best.items() if recipe.epochs == max(best_by_length(found, name))]
     if unsettled:
         try_out([(name, replace(recipe, epochs=3 * recipe.epochs)) for name, recipe in unsettled])
     return found, {name: best_of(name) for name in names}
-
-
-def longest_tried(found, name):
-    """Return the largest number of epochs that was tried for a model."""
-    return max(recipe.epochs for model, recipe in found if model == name)
 
 
 def best_by_length(found, name):
@@ -119,7 +114,7 @@ def report(found, chosen, runs, estimates):
         for model in chosen
         for name, recipe in sorted(found, key=lambda each: (each[1].epochs, each[1].learning_rate))
         if name == model
-        for longest in [recipe.epochs == longest_tried(found, name)]
+        for longest in [recipe.epochs == max(best_by_length(found, name))]
     ]
     header = ["model", "learning rate, falling to 0", "epochs", "accuracy on held-out images, %", ""]
     parts = [compare.markdown_table(header, rows)]

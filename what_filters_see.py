@@ -77,10 +77,8 @@ def report(runs):
 
 def plot_filters(run, images, titles):
     """Draw the kernels in order of importance, and for each image the maps of the first ones. Returns: Figure"""
-    import matplotlib.pyplot as plt
-
     kernel, bias, order = (run.arrays[name] for name in ("kernel", "bias", "order"))
-    figure = plt.figure(figsize=(11, 3.4 + 1.6 * len(images)), layout="constrained")
+    figure = figures.new((11, 3.4 + 1.6 * len(images)))
     upper, lower = figure.subfigures(2, 1, height_ratios=(3.4, 1.6 * len(images)))
     limit = np.abs(kernel).max()
     axes = upper.subplots(3, 11)
@@ -103,15 +101,14 @@ def plot_filters(run, images, titles):
 
 def plot_importance(runs):
     """Draw test accuracy without each filter, and with the top-ranked ones only. Returns: matplotlib Figure"""
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    places = np.arange(1, 33)
+    figure = figures.new((10, 3.6))
+    left, right = figure.subplots(1, 2)
+    places, seeds = np.arange(1, 33), f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
     without, best = (ablation_accuracies(runs, name) for name in ("without", "best"))
     figures.plot_curve(left, places, without, "without this filter", "ko-")
     left.axhline(best[:, -1].mean(), color="0.5", linestyle="--", label="with all")
     left.set_title(f"Without the most important filter: {(without[:, 0] - best[:, -1]).mean():+.2f} points")
-    left.set(xlabel="filter, the most important first", ylabel=f"test accuracy, %: mean [95% CI, {len(runs)} seeds]")
+    left.set(xlabel="filter, the most important first", ylabel=f"test accuracy, %: mean [95% CI, {seeds}]")
     left.legend(frameon=False)
     figures.plot_curve(right, places, best[:, 1:], "top-ranked filters only", "ko-")
     right.set_title(f"The eight most important filters alone: {best[:, 8].mean():.1f}%")
@@ -134,7 +131,8 @@ def main(argv=None):
     names = class_names(options.dataset)
     titles = [names[label] for label in labels]
     if photographs:
-        images, titles = np.stack([pixels for _, _, pixels in photographs]), [path.name for path, _, _ in photographs]
+        images = np.stack([pixels for _, _, pixels in photographs])
+        titles = [figures.shorten_name(path.name) for path, _, _ in photographs]
     figures.save(plot_filters(runs[0], images, titles), path)
     figures.save(plot_importance(runs), path, "_importance")
     figures.show()

@@ -288,6 +288,10 @@ def write_package_tools(monkeypatch, archives, folder, download):
 def test_a_package_is_unpacked_or_one_line_says_why_not(client, archives, monkeypatch, tmp_path):
     write_package_tools(monkeypatch, archives, tmp_path / "bad", "printf 'first\\nE: no such package\\n' >&2; exit 100")
     assert f"package {sources.DEBIAN_PACKAGE}: E: no such package. " in client.assert_fails_cleanly("not found")
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "PACKAGE_SECONDS", 1)
+        write_package_tools(patch, archives, tmp_path / "slow", "echo waits >&2; exec sleep 60")
+        assert "timed out after 1 seconds. " in client.assert_fails_cleanly("not found")
     write_package_tools(monkeypatch, archives, tmp_path / "bin", "touch x.deb")
     assert client.load() == f"package {sources.DEBIAN_PACKAGE}"
     assert client.kept_files() == sorted(f"{name}.gz" for name in NAMES)

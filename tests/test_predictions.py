@@ -79,10 +79,10 @@ def test_each_photograph_is_beside_the_pixels_that_the_model_gets(predictions):
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("boot.jpg", "boot.jpg"), ("a" * 40 + ".jpg", "a" * 15 + "…" + "a" * 10 + ".jpg"), ("\x1b", "?")],
+    [("boot.jpg", "boot.jpg"), ("a" * 40 + ".jpg", "a" * 15 + "…" + "a" * 10 + ".jpg"), ("\x1b\udcff", "??")],
 )
 def test_the_name_of_a_file_fits_into_its_figure(name, shown):
-    assert pred.shorten_name(name) == shown
+    assert figures.shorten_name(name) == shown
 
 
 def test_one_bad_photograph_does_not_cost_the_others(smoke_saves, tmp_path):

@@ -86,7 +86,8 @@ def test_every_row_is_about_its_arrays_and_labels(experiment):
 def make_run(name, **changes):
     arrays, labels = {"predicted": np.arange(5, dtype=np.uint8)}, np.zeros(5, np.uint8)
     record = {
-        column: {str: "", int: 1, float: 0.5, bool: False}.get(kind) for column, kind in published.COLUMNS.items()
+        column: {str: "", int: 1, float: 0.5, published.truth: False}.get(kind)
+        for column, kind in published.COLUMNS.items()
     }
     digests = {"arrays_sha256": arrays_digest(arrays.values()), "labels_sha256": arrays_digest([labels])}
     return Run({**record, "run": name, "history": {"loss": [0.1]}, **digests, **changes}, arrays, labels)

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, copy_project, run_script
 
 from lab.guard.errors import LabError
-from lab.study.provenance import code_digest, require_unedited
+from lab.study.provenance import code_digest, describe_model, require_unedited
 from lab.study.records import Run
 
 # an experiment of a user, whose files import each other
@@ -225,6 +225,20 @@ def test_a_change_reruns_what_it_decides_and_nothing_else(change, described):
     assert {run: parts for run, parts in differing.items() if parts} == CHANGES[change][3]
 
 
+def test_an_own_layer_of_a_model_in_a_wrapper_counts():
+    import keras
+
+    class Twice(keras.layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    def build_model():
+        wrapped = keras.layers.TimeDistributed(keras.Sequential([Twice()]))
+        return keras.Sequential([keras.Input((28, 28)), wrapped, keras.layers.Flatten()])
+
+    assert [type(part) for part in describe_model(build_model, "float32")[1]] == [Twice]
+
+
 def test_another_folder_and_other_processes_find_the_same(described, tmp_path):
     write_files(tmp_path, FILES)
     arguments = ("--smoke", "--seed", 3, "--output-dir", tmp_path)
@@ -269,9 +283,13 @@ def test_an_optimizer_typed_into_a_script_is_what_trains_and_is_not_compared_wit
 
 # a script that is edited after a process, such as a notebook's kernel, has imported it
 SCRIPT = '''"""A script."""
-def build_model():
-    """Return a model."""
-    return 128
+def make_build_model(units):
+    def build_model():
+        """Return a model."""
+        return units + 128
+    return build_model
+
+build_model = make_build_model(0)
 def train(options):
     return build_model()
 '''

@@ -164,20 +164,16 @@ def format_p(p_value):
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def format_signed_ci(interval):
+def format_signed_ci(interval, sign="+"):
     """Return (mean, low, high) as text, with signs; without what is nan."""
-    return _format_interval(interval, "+")
+    mean, low, high = (f"{each:{sign}.2f}" for each in interval[:3])
+    return "-" if "nan" in mean else mean if "nan" in low else f"{mean} [{low}, {high}]"
 
 
 def format_ci(interval):
     """Return as text by how much (mean, low, high) differs from 0, in whichever direction."""
     mean, low, high = interval[:3]
-    return _format_interval((-mean, -high, -low) if mean < 0 else (mean, low, high), "")
-
-
-def _format_interval(interval, sign):
-    mean, low, high = (f"{each:{sign}.2f}" for each in interval[:3])
-    return "-" if "nan" in mean else mean if "nan" in low else f"{mean} [{low}, {high}]"
+    return format_signed_ci((-mean, -high, -low) if mean < 0 else (mean, low, high), "")
 
 
 def markdown_table(header, rows):

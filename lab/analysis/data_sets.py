@@ -59,9 +59,8 @@ def plot(found, runs_by_data_set, comparisons):
 
     Args: what `estimate_all` returns, and what it was made from
     """
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2), layout="constrained")
+    figure = figures.new((11, 4))
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     others = {name: min(weights, key=weights.get) for name, weights in comparisons.items()}  # than conv
     for ax, names in (left, others), (right, {"errors avoided": "dense"}):
         for row, data_set in enumerate(found):

@@ -31,6 +31,12 @@ STYLES = {
 PERCENT = (0, 100)
 
 
+def shorten_name(name, length=30):
+    """Return a file's name for a figure, its middle left out if it is long, without what cannot be drawn."""
+    name = "".join(each if each.isprintable() else "?" for each in name)
+    return name if len(name) <= length else f"{name[: length // 2]}…{name[-length // 2 + 1 :]}"
+
+
 def plot_curve(ax, x, values, label, style="o-"):
     """Draw the mean of each column over seeds with its 95% interval on a Matplotlib Axes.
 
@@ -42,22 +48,19 @@ def plot_curve(ax, x, values, label, style="o-"):
     ax.fill_between(x, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def plot_confusion(values, fmt, title, label, class_names, ax=None, **colors):
-    """Draw numbers (10, 10), rows actual, columns predicted, as a heatmap; return the Figure.
+def plot_confusion(ax, values, fmt, title, label, class_names, **colors):
+    """Draw numbers (10, 10), rows actual, columns predicted, as a heatmap.
 
-    Args: values; fmt of an annotation; title; label of the color bar; names of the classes; a Matplotlib Axes, by
-        default that of a new Figure; colors, as seaborn's `heatmap` takes them
+    Args: a Matplotlib Axes; values; fmt of an annotation; title; label of the color bar; names of the classes; colors,
+        as seaborn's `heatmap` takes them
     """
-    import matplotlib.pyplot as plt
     import seaborn
 
-    ax = ax or plt.subplots(figsize=(8.5, 7.5), layout="constrained")[1]
     style = {"annot": True, "fmt": fmt, "square": True, "linewidths": 0.5, "cbar_kws": {"label": label}, **colors}
     seaborn.heatmap(values, xticklabels=class_names, yticklabels=class_names, ax=ax, **style)
     ax.set(xlabel="predicted", ylabel="actual", title=title)
     ax.tick_params(axis="x", rotation=45)
     ax.tick_params(axis="y", rotation=0)
-    return ax.figure
 
 
 def plot_learning_curves(history, title):
@@ -66,11 +69,9 @@ def plot_learning_curves(history, title):
     Args: dict of lists `accuracy` in [0, 1] and `loss` in nats, perhaps `val_accuracy` and `val_loss`; a value for each
         epoch; title. Returns: Figure
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure = new((9, 3.6))
     figure.suptitle(title)
-    for ax, name in zip(axes, ("accuracy", "loss"), strict=True):
+    for ax, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         for key, label, style in ((name, "training", "C0o-"), (f"val_{name}", "validation", "C1s--")):
             if key in history:
                 values = np.array(history[key]) * (100 if name == "accuracy" else 1)
@@ -130,11 +131,11 @@ def path_to_save(options, name):
     return path
 
 
-def new(size):
-    """Return an empty Matplotlib Figure of a size in inches, which keeps its parts apart."""
+def new(size, layout="constrained"):
+    """Return an empty Matplotlib Figure of a size in inches; the layout keeps its parts apart."""
     import matplotlib.pyplot as plt
 
-    return plt.figure(figsize=size, layout="constrained")
+    return plt.figure(figsize=size, layout=layout)
 
 
 def plot_estimates(ax, x, estimates, style, **settings):

@@ -1,9 +1,8 @@
-"""Where the gain is: which test images one model nearly always gets right and the other hardly ever; which classes."""
+"""Where the gain is: which test images one model nearly always gets right and the other hardly ever."""
 
 import numpy as np
 
 from lab.analysis import compare, figures
-from lab.analysis.statistics import confusion_counts, row_fractions
 
 NEARLY_ALL, HARDLY_ANY = 0.9, 0.1  # of the runs
 SHOWN = 20
@@ -36,10 +35,8 @@ def plot(runs, images, test_labels, names):
     Above, those that conv gets right; below, those that dense does; each with its class and what the other model mostly
     takes it for. Args: images uint8 (n, 28, 28); their labels; names of the classes. Returns: matplotlib Figure
     """
-    import matplotlib.pyplot as plt
-
     rates = dict(zip(("conv", "dense"), rates_correct(runs, test_labels), strict=True))
-    figure = plt.figure(figsize=(14, 9.6), layout="constrained")
+    figure = figures.new((14, 9.6))
     for part, (right, wrong) in zip(figure.subfigures(2, 1), (("conv", "dense"), ("dense", "conv")), strict=True):
         chosen = np.argsort(rates[wrong] - rates[right], kind="stable")[:SHOWN]
         predicted = np.stack([run.arrays["predicted"] for run in compare.runs_for(runs, wrong)])
@@ -53,16 +50,3 @@ def plot(runs, images, test_labels, names):
             ax.set_xlabel(f"{names[taken_for]}\n{', '.join(counts)}", fontsize=9)
             ax.set(xticks=[], yticks=[])
     return figure
-
-
-def plot_confusion_difference(runs, test_labels, names):
-    """Draw how conv's confusions differ from dense's, in points of each row, mean over seeds. Returns: Figure"""
-
-    def percentages(variant):
-        counts = [confusion_counts(test_labels, run.arrays["predicted"]) for run in compare.runs_for(runs, variant)]
-        return 100 * np.mean([row_fractions(each) for each in counts], axis=0)
-
-    difference = (percentages("conv") - percentages("dense")).round(1) + 0.0  # a zero without a minus
-    title = f"Confusion matrix: conv minus dense (test set, {compare.seed_count(runs)})"
-    texts = "+.1f", title, "percentage points of the row"
-    return figures.plot_confusion(difference, *texts, names, cmap="PuOr_r", center=0)

@@ -170,7 +170,7 @@ def _read_config(path):
             archive = opened.enter_context(zipfile.ZipFile(path))
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("its archive is compressed, which Keras' own are not")
-            written = {"model_config": archive.read("config.json"), **json.loads(archive.read("metadata.json"))}
+            written = {**json.loads(archive.read("metadata.json")), "model_config": archive.read("config.json")}
             path = opened.enter_context(archive.open("model.weights.h5"))
         weights = opened.enter_context(h5py.File(path))
         packed = weights.visititems(lambda name, item: name if is_packed(item) else None)

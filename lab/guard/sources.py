@@ -83,7 +83,8 @@ def _fetch(fetch, data_set, source, digests):
             folder = fetch(scratch, names)
             contents = read_verified(data_set, folder, digests)
         except (OSError, subprocess.SubprocessError, DataError) as error:
-            said = (getattr(error, "stderr", None) or str(error)).strip().rpartition("\n")[2]
+            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
+            said = (said or str(error)).strip().rpartition("\n")[2]
             # without the name of the temporary folder, which will be gone
             raise DataError(f"{source}: {brief(error, said.replace(f'{scratch}{os.sep}', ''))}") from error
         _keep([folder / name for name in names], keras_cache(data_set))

@@ -224,5 +224,5 @@ def print_record(record, options):
     print(f"test accuracy {record['test_accuracy']:.4f} ({interval}), loss {record['test_loss']:.4f}", flush=True)
     name = options.model_path.stem
     path = None if figures.has_display() else options.model_path.with_name(f"{name}_learning_curves.png")
-    figures.save(figures.plot_learning_curves(history, name), path)
+    figures.save(figures.plot_learning_curves(history, figures.shorten_name(name)), path)
     figures.show()

@@ -110,7 +110,9 @@ def require_unedited(function):
     Raises: LabError, a function of the file was edited.
     """
     path = inspect.getfile(function)
-    now = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True).co_consts
+    now = [compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)]
+    for code in now:  # it grows meanwhile, by functions within functions
+        now += filter(inspect.iscode, code.co_consts)
     imported = [each.__code__ for each in function.__globals__.values() if inspect.isfunction(each)]
     if any(code.co_filename == path and code not in now for code in imported):
         raise LabError(f"{path} was edited after it was imported; start a new process, in a notebook: a new kernel")
@@ -203,7 +205,7 @@ def describe_model(build_model, precision):
 
     with ThreadPoolExecutor(1) as thread:  # of its own: there, the names that Keras makes up for layers start from one
         model = thread.submit(initialize_model, build_model, 0).result()
-    layers = list(_flatten(model))
+    layers = list(model._flatten_layers())  # also those of wrapped models
     parts = [value for layer in layers for name, value in vars(layer).items() if not name.endswith("_initializer")]
     parts = [*layers, *filter(callable, parts)]
     try:
@@ -216,12 +218,6 @@ def describe_model(build_model, precision):
     configuration = json.loads(text, object_hook=lambda each: each if each.get("class_name") != "__lambda__" else None)
     digest = text_digest(json.dumps(configuration, sort_keys=True) + arrays_digest(model.get_weights()))
     return digest, [part for part in parts if own_files([part])]
-
-
-def _flatten(layer):
-    yield layer
-    for each in getattr(layer, "layers", []):
-        yield from _flatten(each)
 
 
 def checkout_state():

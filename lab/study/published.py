@@ -21,7 +21,8 @@ from lab.study.provenance import ROOT, arrays_digest
 from lab.study.records import Run
 
 RESULTS, SAVES = ROOT / "results", ROOT / "saves"
-COLUMNS = {  # of runs.csv, with their types; a recipe's fields have its names
+truth = {"True": True, "False": False, "": None}.__getitem__  # what is meant by the text of a bool
+COLUMNS = {  # of runs.csv, with what reads them; a recipe's fields have its names
     "run": str,
     "variant": str,
     "seed": int,
@@ -29,7 +30,7 @@ COLUMNS = {  # of runs.csv, with their types; a recipe's fields have its names
     "epochs": int,
     "batch_size": int,
     "learning_rate": float,
-    "cosine_decay": bool,
+    "cosine_decay": truth,
     "precision": str,
     "threads": int,
     "train_images": int,
@@ -59,10 +60,10 @@ COLUMNS = {  # of runs.csv, with their types; a recipe's fields have its names
     "processor": str,
     "gpus": str,
     "commit": str,
-    "dirty": bool,  # whether the checkout differed from the commit
+    "dirty": truth,  # whether the checkout differed from the commit
     "date": str,
     "first_committed_in": str,  # of runs that did not record their commit: the first one that has them
-    "history": json,
+    "history": json.loads,
 }
 
 logger = logging.getLogger(__name__)
@@ -78,17 +79,9 @@ def read_records(folder):
         return []
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [{name: _parse(COLUMNS[name], text) for name, text in row.items()} for row in csv.DictReader(file)]
+            return [{name: COLUMNS[name](text) for name, text in row.items()} for row in csv.DictReader(file)]
     except CORRUPT_FILE_ERRORS as error:
         raise LabError(f"{path}: not a table of published runs ({type(error).__name__}: {error})") from error
-
-
-def _parse(kind, text):
-    if kind is json:
-        return json.loads(text)
-    if kind is bool:
-        return {"True": True, "False": False, "": None}[text]
-    return kind(text)
 
 
 def read_runs(folder, records):
@@ -132,9 +125,8 @@ def publish(folder, runs):
     else:
         rows.writerow(COLUMNS)
     for run in added:
-        rows.writerow(
-            json.dumps(run.record[name]) if kind is json else run.record[name] for name, kind in COLUMNS.items()
-        )
+        record = {**run.record, "history": json.dumps(run.record["history"])}
+        rows.writerow(record[name] for name in COLUMNS)
         content |= {f"{run.record['run']}/{name}": array for name, array in run.arrays.items()}
         content[f"labels/{run.record['labels_sha256'][:12]}"] = run.labels
     with atomic_write(folder / "predictions.npz") as temporary:  # first: a row is never without its arrays

@@ -1,6 +1,7 @@
 """Model files that are corrupt or hostile: loaded or refused in one line, with no side effect and in bounded memory."""
 
 import contextlib
+import json
 import os
 import pickle
 import shutil
@@ -98,6 +99,9 @@ def test_a_decompression_bomb_takes_bounded_memory(valid, count_cases):
     member = zipfile.ZipInfo("config.json")
     member.compress_type = zipfile.ZIP_DEFLATED
     bombs.append(alter_model(valid[0], "zipped", members=[(member, b" " * 2**27)]))
+    harmless = {"model_config": zipfile.ZipFile(valid[0]).read("config.json").decode()}  # not what Keras reads
+    members = [("metadata.json", json.dumps(harmless))]
+    bombs.append(alter_model(valid[0], "two configs", set_in_last_layer(units=10**6), members=members))
     peak = "int(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     printed, after = run_measured(
         "import warnings\n"
@@ -117,7 +121,7 @@ def test_a_decompression_bomb_takes_bounded_memory(valid, count_cases):
     before, *lines = printed.splitlines()
     assert [line.split(": ")[0] for line in lines] == [*map(str, bombs)]
     assert after - int(before) / 1024 < 50
-    assert sum("it asks for 785,000,000 parameters" in line for line in lines) == 2
+    assert sum("it asks for 785,000,000 parameters" in line for line in lines) == 3
     count_cases(len(bombs))
 
 
