@@ -125,7 +125,7 @@ COMPARED_ON_DATA_SETS = [name for name in MODELS if any(name in weights for weig
 FIRST_SEED_ELSEWHERE, SEEDS_ELSEWHERE = 20, 5  # of the published runs on other data sets
 
 
-def report(runs, found, test_labels, names):
+def report(runs, found, names):
     """Return the tables and the conclusion, in Markdown.
 
     Args: `found`, what `compare.estimates` returns; labels of the test images; names of the classes
@@ -138,18 +138,18 @@ def report(runs, found, test_labels, names):
     parts = [compare.accuracy_table(runs, header, describe), *compare.family_tables(FAMILIES, found)]
     if CONTROLLED in found:
         columns = []
-        for estimates in zip(*compare.by_class(runs, ("conv", "dense"), test_labels), strict=True):
+        for estimates in zip(*compare.by_class(runs, ("conv", "dense")), strict=True):
             adjusted = holm([each.p_value for each in estimates])
             columns += [map(compare.format_signed_ci, estimates), map(compare.format_p, adjusted)]
         rows = list(zip(names, *columns, strict=True))
         header = ["class (conv - dense)", "recall, points", "p (Holm)", "F1, points", "p (Holm)"]
         parts.append(compare.markdown_table(header, rows))
         names = [name for name in ("dense", "conv-original", "conv") if name in compare.variant_names(runs)]
-        calibration = {MODELS[name].label: compare.calibration(runs, name, test_labels) for name in names}
+        calibration = {MODELS[name].label: compare.calibration(runs, name) for name in names}
         rows = [[label, *map("{:.4f}".format, errors)] for label, errors in calibration.items()]
         header = ["calibration on the test set", "expected calibration error", "negative log-likelihood"]
         parts.append(compare.markdown_table(header, rows))
-        parts.append(garments.report(runs, test_labels))
+        parts.append(garments.report(runs))
     if {CONTROLLED, ORIGINAL} & found.keys():
         parts.append(conclusion(runs, found))
     return "\n\n".join(parts)
@@ -296,13 +296,14 @@ def main(argv=None):
         parser.error(f"argument --short: not with {text}")
     path = None if options.short else figures.path_to_save(options, "convolution_gain.png")
     runs = short_runs(options) if options.short else study_runs(options)
-    names, test_labels = class_names(options.dataset), next(iter(runs.values())).labels
-    found = compare.estimates(runs, COMPARISONS, test_labels)
-    print(report(runs, found, test_labels, names), flush=True)
+    names, found = class_names(options.dataset), compare.estimates(runs, COMPARISONS)
+    print(report(runs, found, names), flush=True)
     if found.keys() >= {*FAMILIES["chain"], *FAMILIES["headline"]}:
         figures.save(plot_chain(runs, found), path)
         images = load_test_data(options.dataset).images
-        figures.save(garments.plot(runs, images, test_labels, names), path, "_garments")
+        figures.save(garments.plot(runs, images, names), path, "_garments")
+    elif not options.short:
+        logger.info("no figure: it takes dense, conv-original, conv, fully-connected and conv-shuffled")
     if options.from_results and options.dataset == FASHION_MNIST:
         report_on_data_sets(runs, options, path)
     if not options.short:

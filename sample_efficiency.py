@@ -52,16 +52,16 @@ def accuracies_by_size(runs, model):
     return np.transpose([compare.accuracies(runs, f"{model}-{n}", "test") for n in models_and_sizes(runs)[1]])
 
 
-def gains(runs, test_labels):
+def gains(runs):
     """Return by how many points each other model is ahead of dense at each size: dict of Estimate by (model, size)."""
     models, sizes = models_and_sizes(runs)
     others = [model for model in models if model != "dense"] if "dense" in models else []
     pairs = {(model, n): {f"{model}-{n}": 1, f"dense-{n}": -1} for model in others for n in sizes}
-    found = compare.estimates(runs, pairs, test_labels)
+    found = compare.estimates(runs, pairs)
     return {key: on_test for key, (on_test, *_) in found.items()}
 
 
-def report(runs, gain, test_labels):
+def report(runs, gain):
     """Return the tables and the conclusion, in Markdown."""
     models, sizes = models_and_sizes(runs)
     columns = [map(compare.format_mean, accuracies_by_size(runs, model).T) for model in models]
@@ -69,10 +69,7 @@ def report(runs, gain, test_labels):
     header = [f"images, {PROTOCOL}", *(f"{MODELS[model].label}, test accuracy in %" for model in models)]
     parts = [compare.markdown_table(header, rows)]
     if ("conv", sizes[0]) in gain:
-        correct = (
-            np.stack([compare.is_correct(runs, f"{model}-{n}", test_labels) for n in sizes])
-            for model in ("conv", "dense")
-        )
+        correct = (np.stack([compare.is_correct(runs, f"{name}-{n}") for n in sizes]) for name in ("conv", "dense"))
         multipliers = dict(zip(sizes, estimate_data_ratios(sizes, *correct), strict=True))
         others = [model for model in models if model != "dense"]
         rows = []
@@ -81,17 +78,17 @@ def report(runs, gain, test_labels):
             rows.append([f"{n:,}", *columns, format_multiplier(multipliers[n])])
         header = ["images: points ahead of dense, p (Holm)", *(MODELS[model].label for model in others)]
         parts.append(compare.markdown_table([*header, "data-efficiency ratio of conv"], rows))
-        parts += [chain_table(runs, test_labels)] if set(models) == set(MODELS) else []
+        parts += [chain_table(runs)] if set(models) == set(MODELS) else []
         text = conclusion(gain, sizes, multipliers)
         parts.append(f"{text} ({compare.format_seeds(runs)}; {compare.NOT_ADJUSTED}).")
     return "\n\n".join(parts)
 
 
-def chain_table(runs, test_labels):
+def chain_table(runs):
     """Return the steps of the chain at each size, and conv - fully connected, which have the same size, in Markdown."""
     _, sizes = models_and_sizes(runs)
     pairs = {(n, step): {f"{a}-{n}": 1, f"{b}-{n}": -1} for n in sizes for step, (a, b) in CHAIN.items()}
-    found = compare.estimates(runs, pairs, test_labels)
+    found = compare.estimates(runs, pairs)
     rows = [[f"{n:,}", *(compare.format_signed_ci(found[n, step][0]) for step in CHAIN)] for n in sizes]
     return compare.markdown_table(["images: points (not planned, no tests)", *CHAIN], rows)
 
@@ -161,9 +158,8 @@ def main(argv=None):
         for model in options.variants
     ]
     runs = command_line.study_runs(__file__, options, plan)
-    test_labels = next(iter(runs.values())).labels
-    gain = gains(runs, test_labels)
-    print(report(runs, gain, test_labels), flush=True)
+    gain = gains(runs)
+    print(report(runs, gain), flush=True)
     figures.save(plot(runs, gain), path)
     figures.show()
 

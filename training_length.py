@@ -156,7 +156,7 @@ def early_stopping_gain(options):
         runs = published_runs(sample_efficiency.__file__, plan, options.dataset)
     except LabError:
         return None
-    return compare.estimates(runs, {"gain": names}, next(iter(runs.values())).labels)["gain"][0]
+    return compare.estimates(runs, {"gain": names})["gain"][0]
 
 
 def gains_to_draw(estimates, options):
@@ -218,7 +218,7 @@ def study(options):
     found, chosen = choose(options)
     runs = final_runs(options, chosen)
     comparisons = {**COMPARISONS, GAIN_OF_FIVE: FIVE}
-    return found, chosen, runs, compare.estimates(runs, comparisons, next(iter(runs.values())).labels)
+    return found, chosen, runs, compare.estimates(runs, comparisons)
 
 
 def main(argv=None):

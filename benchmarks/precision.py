@@ -28,8 +28,7 @@ def main(argv=None):
         runs[precision] = command_line.study_runs(script, options, plan)
     rows = []
     for name in options.variants:
-        labels = next(iter(runs["float32"].values())).labels
-        correct = [compare.is_correct(runs[each], name, labels).astype(np.int8) for each in ("bfloat16", "float32")]
+        correct = [compare.is_correct(runs[each], name).astype(np.int8) for each in ("bfloat16", "float32")]
         means = [compare.format_mean(compare.accuracies(each, name, "test")) for each in runs.values()]
         difference = crossed_estimate(100.0 * (correct[0] - correct[1]))
         rows.append([VARIANTS[name].label, *means, compare.format_signed_ci(difference)])

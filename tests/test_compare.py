@@ -5,10 +5,11 @@ import pytest
 from sklearn.metrics import f1_score, log_loss, recall_score
 
 from lab.analysis import compare
+from lab.guard.errors import LabError
 
 RunKey = namedtuple("RunKey", "variant seed")
-Run = namedtuple("Run", "record arrays")
 LABELS = np.arange(200) % 10
+Run = namedtuple("Run", "record arrays labels", defaults=[LABELS])
 
 
 def run(errors):
@@ -36,7 +37,7 @@ COMPARISONS = {"gain": {"good": 1, "bad": -1}, "half": {"good": 0.5, "bad": -0.5
 
 
 def test_comparisons_are_in_points_and_paired(runs):
-    found = compare.estimates(runs, COMPARISONS, LABELS)
+    found = compare.estimates(runs, COMPARISONS)
     assert list(found) == ["gain", "half"]
     for on_test, half in zip(found["gain"], found["half"], strict=True):
         assert on_test.mean == pytest.approx(10)
@@ -49,7 +50,7 @@ def test_comparisons_are_in_points_and_paired(runs):
 
 def test_one_seed_has_an_interval_over_images_and_none_for_training(runs):
     one = {key: run for key, run in runs.items() if key.seed == 0}
-    (on_test,) = compare.estimates(one, COMPARISONS, LABELS)["gain"]
+    (on_test,) = compare.estimates(one, COMPARISONS)["gain"]
     assert on_test.mean == pytest.approx(10)
     assert on_test.low < 10 < on_test.high
     assert "training" not in compare.estimate_table("a family", COMPARISONS, {"gain": (on_test,)})
@@ -58,7 +59,13 @@ def test_one_seed_has_an_interval_over_images_and_none_for_training(runs):
 def test_a_variant_with_fewer_seeds_is_compared_on_the_first(runs):
     fewer = {key: run for key, run in runs.items() if key != RunKey("bad", 2)}
     first = {key: run for key, run in runs.items() if key.seed < 2}
-    assert compare.estimates(fewer, COMPARISONS, LABELS) == compare.estimates(first, COMPARISONS, LABELS)
+    assert compare.estimates(fewer, COMPARISONS) == compare.estimates(first, COMPARISONS)
+
+
+def test_runs_on_different_images_are_not_compared(runs):
+    runs[RunKey("bad", 2)] = run([])._replace(labels=LABELS[::-1])
+    with pytest.raises(LabError, match="different images"):
+        compare.estimates(runs, COMPARISONS)
 
 
 def test_differences_by_class_are_those_of_recall_and_f1(runs):
@@ -66,7 +73,7 @@ def test_differences_by_class_are_those_of_recall_and_f1(runs):
     recalls = [np.mean([recall_score(LABELS, each, average=None) for each in found], axis=0) for found in predictions]
     f1 = [f1_score(np.tile(LABELS, 3), np.concatenate(found), average=None) for found in predictions]
     for expected, estimates in zip(
-        (recalls, f1), zip(*compare.by_class(runs, ("good", "bad"), LABELS), strict=True), strict=True
+        (recalls, f1), zip(*compare.by_class(runs, ("good", "bad")), strict=True), strict=True
     ):
         np.testing.assert_allclose([each.mean for each in estimates], 100 * (expected[0] - expected[1]), atol=1e-9)
         assert all(each.low <= each.mean <= each.high for each in estimates)
@@ -74,13 +81,13 @@ def test_differences_by_class_are_those_of_recall_and_f1(runs):
 
 def test_nothing_is_said_of_a_class_without_test_images(runs):
     labels = np.where(LABELS == 3, 4, LABELS)
-    found = compare.by_class(runs, ("good", "bad"), labels)
+    found = compare.by_class({key: run._replace(labels=labels) for key, run in runs.items()}, ("good", "bad"))
     assert [compare.format_signed_ci(each) for each in found[3]] == ["-", "-"]
     assert "[" in compare.format_signed_ci(found[4][1])
 
 
 def test_calibration_of_known_probabilities(runs):
-    error, negative_log_likelihood = compare.calibration(runs, "good", LABELS)
+    error, negative_log_likelihood = compare.calibration(runs, "good")
     wrong = np.mean([10, 12, 14]) / 200
     assert error == pytest.approx(1 - wrong - 0.7, abs=1e-6)
     # over the two classes correct and wrong, it is the log-loss

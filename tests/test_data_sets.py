@@ -39,7 +39,7 @@ def a_quarter_less(variant, seed):
 
 
 def test_errors_avoided_are_a_ratio_with_an_interval():
-    mean, low, high, p_value = data_sets.errors_avoided(made_up_runs(a_quarter_less), LABELS)
+    mean, low, high, p_value = data_sets.errors_avoided(made_up_runs(a_quarter_less))
     assert mean == pytest.approx(100 * 50 / 202)
     assert low < mean < high
     # a ratio over images: the interval is about that of the log of a ratio of two nested binomial counts
@@ -66,12 +66,12 @@ def test_tables_and_figure_of_several_data_sets():
 
 def test_images_that_make_up_the_gain():
     runs = made_up_runs(lambda variant, seed: np.arange(50) if variant == "dense" else np.arange(40, 55))
-    text = garments.report(runs, LABELS)
+    text = garments.report(runs)
     assert "1,000 test images, 40 are right" in text
     assert "of those of dense, 5 the other way round, and 10 in no run of either" in text
     assert "by 40 images a run, on others dense, by 5." in text
     names = [f"class {n}" for n in range(10)]
-    upper, lower = garments.plot(runs, np.zeros((IMAGES, 28, 28), np.uint8), LABELS, names).subfigs
+    upper, lower = garments.plot(runs, np.zeros((IMAGES, 28, 28), np.uint8), names).subfigs
     assert len(upper.axes) == len(lower.axes) == garments.SHOWN
     assert upper.axes[0].get_xlabel() == "class 7\nconv 3, dense 0"
     assert lower.axes[0].get_xlabel() == "class 7\ndense 3, conv 0"

@@ -181,7 +181,7 @@ def test_an_unusual_path_to_write_to_is_written_or_refused_before_the_work(place
     ("script", "arguments", "code", "last_line"),
     [
         ("deep_learning.py", ("--epochs", "9" * 4301), 2, "argument --epochs: invalid whole_number value"),
-        ("deep_learning.py", ("--save", "a\nb\udcff.h5"), 2, "argument --save: "),
+        ("deep_learning.py", ("--save", "a\nb\udcff.KERAS"), 2, "argument --save: "),
         ("deep_learning_pred.py", ("--image", "a\x1b[2J\udcff.png"), 1, "no such file"),
         ("robustness.py", ("--smoke", "--save", f"{LONG_NAME}.png"), 1, "error: cannot write"),
     ],

@@ -252,6 +252,18 @@ def build_classifier(*layers, shape=(28, 28), from_logits=False, metrics=("accur
     return model
 
 
+def test_a_model_of_a_class_of_its_own_is_refused():
+    class Mine(keras.Model):
+        def call(self, inputs):
+            return ops.softmax(ops.reshape(inputs, (-1, 784))[:, :10])
+
+    model = Mine()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model(np.zeros((1, 28, 28)))
+    with pytest.raises(LabError, match=r"of a class of its own; make it keras.Sequential, or keras.Model\("):
+        require_classifier(model)
+
+
 def test_a_classifier_is_accepted_and_left_as_it_is():
     model = build_classifier(FLATTEN, ("GaussianNoise", {"stddev": 1.0}), DENSE, SOFTMAX)
     before = [variable.numpy() for variable in model.variables]  # also of the generators of noise

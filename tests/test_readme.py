@@ -54,10 +54,9 @@ def published(name):
 
 @cache
 def gain_runs():
-    """Return the published runs of experiment 5 and the labels of the test images."""
+    """Return the published runs of experiment 5."""
     records = [record for record in published("convolution_gain") if record["data_set"] == DataSet().name]
-    runs = study.published_runs("convolution_gain.py", [*map(RunKey.from_record, records)], DataSet())
-    return runs, next(iter(runs.values())).labels
+    return study.published_runs("convolution_gain.py", [*map(RunKey.from_record, records)], DataSet())
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -99,8 +98,8 @@ def test_the_same_run_in_another_experiment_gives_the_same_weights():
 
 
 def test_the_chain_adds_up_and_the_check_is_compatible_with_zero():
-    runs, labels = gain_runs()
-    found = compare.estimates(runs, convolution_gain.COMPARISONS, labels)
+    runs = gain_runs()
+    found = compare.estimates(runs, convolution_gain.COMPARISONS)
     steps = [found[name][0].mean for name in convolution_gain.FAMILIES["chain"]]
     assert sum(steps) == pytest.approx(found[convolution_gain.CONTROLLED][0].mean)
     check = found["(dense, shuffled) - dense"][0]
@@ -110,9 +109,9 @@ def test_the_chain_adds_up_and_the_check_is_compatible_with_zero():
 @pytest.mark.parametrize("name", convolution_gain.FAMILIES["headline"])
 def test_the_crossed_interval_covers_with_the_variances_of_the_study(name):
     """The published differences decide how much seeds, images and the rest vary in what is drawn."""
-    runs, labels = gain_runs()
+    runs = gain_runs()
     weights = convolution_gain.COMPARISONS[name].items()
-    values = sum(100.0 * weight * compare.is_correct(runs, variant, labels) for variant, weight in weights)
+    values = sum(100.0 * weight * compare.is_correct(runs, variant) for variant, weight in weights)
     seeds, images = values.shape
     ms_seed, ms_image = images * values.mean(axis=1).var(ddof=1), seeds * values.mean(axis=0).var(ddof=1)
     rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()

@@ -15,7 +15,7 @@ import deep_learning
 from lab.guard.errors import LabError
 from lab.study import command_line
 from lab.study.provenance import arrays_digest
-from lab.study.records import Checkpoint, load_saved
+from lab.study.records import Checkpoint, Run, load_saved
 from lab.training.predictions import predict
 
 
@@ -99,6 +99,20 @@ def reuse(saved):
 
     assert reuse()[1] == record
     return reuse
+
+
+def test_a_checkpoint_is_for_one_training(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "checkpoint.npz", {}, resume=True)
+    assert checkpoint.restore([]) is None
+    checkpoint.save({"seconds": [1.0]}, [])
+    with pytest.raises(LabError, match="for one call of fit"):
+        checkpoint.restore([])
+
+
+@pytest.mark.parametrize("arrays", [{"labels": np.zeros(3)}, {"names": np.array(["a", None])}])
+def test_arrays_that_a_run_cannot_hold_are_refused(tmp_path, arrays):
+    with pytest.raises(LabError, match=f"an array called {next(iter(arrays))}, of "):
+        Run({}, arrays, np.zeros(3)).save(tmp_path / "run.npz")
 
 
 @pytest.mark.fault("results", "corrupt or missing record: trained again")

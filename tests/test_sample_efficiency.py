@@ -49,9 +49,9 @@ def test_sizes_and_models_without_runs_are_left_out():
     runs = made_up_runs((100, 300), dense=4_000, conv=5_000)
     runs |= made_up_runs((1_000,), dense=4_000)
     assert sample_efficiency.models_and_sizes(runs) == (["dense", "conv"], [100, 300])
-    gains = sample_efficiency.gains(runs, LABELS)
+    gains = sample_efficiency.gains(runs)
     sample_efficiency.plot(runs, gains)
-    assert "1,000" not in sample_efficiency.report(runs, gains, LABELS)
-    alone = sample_efficiency.report(made_up_runs((100, 300), dense=4_000), {}, LABELS)
+    assert "1,000" not in sample_efficiency.report(runs, gains)
+    alone = sample_efficiency.report(made_up_runs((100, 300), dense=4_000), {})
     assert "conv |" not in alone
     assert alone.endswith("|")  # no sentence

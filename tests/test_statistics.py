@@ -61,6 +61,7 @@ def test_an_interval_ends_at_the_limits_of_its_quantity():
     assert mean_interval([99.0, 99.9], (0, 100)) == pytest.approx((99.45, 93.73, 100), abs=0.01)
     assert mean_interval([0.1, 0.3], (0, 100))[1] == 0
     assert mean_interval([99.0, 99.9])[2] > 100
+    assert np.isnan([*mean_estimate([np.nan, 1.0]), *mean_estimate([np.inf]), *mean_interval([np.nan])]).all()
 
 
 def draw_two_way(rng, seeds, images, by_seed, by_image, residual=0.3, mean=0.02):

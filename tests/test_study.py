@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import threading
+from concurrent import futures
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, do_runs_here
+from conftest import ROOT, do_runs_here, wait_until
 from studies import PLAN, SMOKE, SMOKE_DATA
 
 from lab.changes.convolution_gain import shuffle_pixels
@@ -196,7 +198,7 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(path, runs_here, tmp_pa
 def test_a_run_that_is_killed_is_tried_again(monkeypatch, caplog):
     attempts = []
 
-    def run(module, task):
+    def run(module, task, closing):
         attempts.append(task["seed"])
         if len(attempts) < 3:
             raise executors.RunLost("signal 9")
@@ -210,6 +212,26 @@ def test_a_run_that_is_killed_is_tried_again(monkeypatch, caplog):
     attempts.clear()
     with pytest.raises(LabError, match="a run: its process was killed 1 times"):
         list(executors.run_tasks("lab.study.runs", {"a run": {"seed": 3}}, jobs=1))
+
+
+@pytest.mark.fault("study", "run that fails: those that are done are kept, and the others end")
+def test_when_a_task_fails_what_is_done_is_kept_and_no_process_is_left(tmp_path, monkeypatch):
+    (tmp_path / "a_task.py").write_text(
+        "import time\nfrom lab.study.executors import serve_task\n"
+        "serve_task(lambda task: time.sleep(task['seconds']) or task['result'].encode())"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    fails, threads = {"seconds": 0}, threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(executors, "wait", lambda pending, **settings: futures.wait(pending))  # until all are finished
+        tasks = executors.run_tasks("a_task", {"fails": fails, "done": {**fails, "result": "x"}}, jobs=2)
+        assert next(tasks) == ("done", b"x")
+        with pytest.raises(LabError, match="KeyError"):
+            next(tasks)
+    with pytest.raises(LabError, match="KeyError"):  # while its thread begins with the next
+        list(executors.run_tasks("a_task", {"fails": fails, "slow": {"seconds": 600, "result": ""}}, jobs=1))
+    wait_until(lambda: threading.active_count() <= threads)
+    assert not executors._children
 
 
 def test_a_task_has_the_users_python_path_and_fails_in_one_line(tmp_path, monkeypatch):

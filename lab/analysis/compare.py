@@ -1,7 +1,7 @@
 """Summaries and comparisons of a study's runs: accuracies, paired differences, calibration; and tables of them.
 
 `runs` is a dict of runs by key, as `lab.study.runs.run_study` returns it. A key has `variant` and `seed`; a run has
-`record`, a flat dict, and `arrays`.
+`record`, a flat dict, `arrays`, and the `labels` of the test images.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from lab.analysis.statistics import (
     mean_estimate,
     mean_interval,
 )
+from lab.guard.errors import LabError
 
 
 def runs_for(runs, variant):
@@ -32,12 +33,21 @@ def accuracies(runs, variant, split):
     return [100 * run.record[f"{split}_accuracy"] for run in runs_for(runs, variant)]
 
 
-def is_correct(runs, variant, test_labels):
+def shared_labels(runs):
+    """Return the labels of the images that all runs were evaluated on. Raises: LabError, they are not the same."""
+    labels, *others = (run.labels for run in runs.values())
+    if not all(np.array_equal(labels, each) for each in others):
+        raise LabError("runs that were evaluated on different images cannot be compared image by image")
+    return labels
+
+
+def is_correct(runs, variant):
     """Return whether a variant's prediction is correct for each test image, bool (seeds, images)."""
-    return np.stack([run.arrays["predicted"] == test_labels for run in runs_for(runs, variant)])
+    labels = shared_labels(runs)
+    return np.stack([run.arrays["predicted"] == labels for run in runs_for(runs, variant)])
 
 
-def estimates(runs, comparisons, test_labels):
+def estimates(runs, comparisons):
     """Return how variants compare in accuracy, in percentage points, on the test set and on the training set.
 
     Test images are a sample, as seeds are: `lab.analysis.statistics.crossed_estimate`. The training images are all that
@@ -46,8 +56,9 @@ def estimates(runs, comparisons, test_labels):
 
     Args: dict of {variant: weight} by name, for example {"conv": 1, "dense": -1}; those without runs are left out
     Returns: dict of (test, training) Estimate by name; with one seed, there is none for the training set
+    Raises: LabError, the runs were evaluated on different images.
     """
-    correct = {name: is_correct(runs, name, test_labels).astype(np.int8) for name in variant_names(runs)}
+    correct = {name: is_correct(runs, name).astype(np.int8) for name in variant_names(runs)}
     train = {name: np.array(accuracies(runs, name, "train")) for name in correct}
     found = {}
     for name, weights in comparisons.items():
@@ -59,31 +70,31 @@ def estimates(runs, comparisons, test_labels):
     return found
 
 
-def by_class(runs, pair, test_labels):
+def by_class(runs, pair):
     """Return by how many points two variants differ in recall and in F1, for each class: (recall, F1) Estimates.
 
     Of a class with fewer than two test images, nothing can be said: the Estimates are nan.
     """
     first, second = (np.stack([run.arrays["predicted"] for run in runs_for(runs, name)]) for name in pair)
-    found = []
+    found, labels = [], shared_labels(runs)
     for label in range(10):
-        if np.count_nonzero(test_labels == label) < 2:
+        if np.count_nonzero(labels == label) < 2:
             found.append((NO_ESTIMATE, NO_ESTIMATE))
             continue
-        hits = [(predicted == label)[:, test_labels == label].astype(np.int8) for predicted in (first, second)]
+        hits = [(predicted == label)[:, labels == label].astype(np.int8) for predicted in (first, second)]
         (score, added), (other_score, other_added) = (
-            f1_contributions(test_labels, predicted, label) for predicted in (first, second)
+            f1_contributions(labels, predicted, label) for predicted in (first, second)
         )
         f1_difference = score - other_score + added - other_added
         found.append((crossed_estimate(100 * (hits[0] - hits[1])), crossed_estimate(100 * f1_difference)))
     return found
 
 
-def calibration(runs, variant, test_labels):
+def calibration(runs, variant):
     """Return expected calibration error and negative log-likelihood (nats) on the test set, means over seeds."""
     found = runs_for(runs, variant)
     confidences = [run.arrays["confidence"].astype(np.float64) for run in found]
-    errors = map(expected_calibration_error, confidences, is_correct(runs, variant, test_labels))
+    errors = map(expected_calibration_error, confidences, is_correct(runs, variant))
     return float(np.mean(list(errors))), -float(np.mean([run.arrays["log_probability"] for run in found], dtype=float))
 
 

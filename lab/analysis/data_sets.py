@@ -3,17 +3,19 @@
 import numpy as np
 
 from lab.analysis import compare, figures
-from lab.analysis.statistics import Estimate, crossed_estimate
+from lab.analysis.statistics import NO_ESTIMATE, Estimate, crossed_estimate
 
 
-def errors_avoided(runs, test_labels, pair=("conv", "dense")):
+def errors_avoided(runs, pair=("conv", "dense")):
     """Return which percentage of the second variant's test errors the first avoids, an Estimate.
 
     A ratio of means, linearized as F1 is (the delta method; `lab.analysis.statistics.f1_contributions`).
     """
-    correct = [compare.is_correct(runs, name, test_labels).astype(np.float64) for name in pair]
+    correct = [compare.is_correct(runs, name).astype(np.float64) for name in pair]
     seeds = min(map(len, correct))
     gained, wrong = correct[0][:seeds] - correct[1][:seeds], 1 - correct[1][:seeds]
+    if not wrong.any():
+        return NO_ESTIMATE
     ratio = gained.mean() / wrong.mean()
     around = crossed_estimate(100 * (gained - ratio * wrong) / wrong.mean())
     p_value = crossed_estimate(100 * gained).p_value  # no errors are avoided exactly if there is no gain
@@ -27,9 +29,8 @@ def estimate_all(runs_by_data_set, comparisons):
     """
     found = {}
     for name, runs in runs_by_data_set.items():
-        labels = next(iter(runs.values())).labels
-        found[name] = {each: on_test for each, (on_test, *_) in compare.estimates(runs, comparisons, labels).items()}
-        found[name]["errors avoided"] = errors_avoided(runs, labels)
+        found[name] = {each: on_test for each, (on_test, *_) in compare.estimates(runs, comparisons).items()}
+        found[name]["errors avoided"] = errors_avoided(runs)
     return found
 
 

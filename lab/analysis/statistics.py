@@ -53,8 +53,10 @@ NO_ESTIMATE = Estimate(*[math.nan] * 4)
 
 
 def mean_estimate(values):
-    """Return the Estimate of the mean of values (n,) (Student 1908, doi:10.2307/2331554)."""
+    """Return the Estimate of the mean of finite values (n,), else nan (Student 1908, doi:10.2307/2331554)."""
     n = len(values)
+    if not np.isfinite(values).all():
+        return NO_ESTIMATE
     return t_estimate(statistics.fmean(values), statistics.stdev(values) / math.sqrt(n) if n > 1 else 0.0, n - 1)
 
 

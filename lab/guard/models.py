@@ -233,7 +233,9 @@ def require_classifier(model, classes=10):
         raise LabError("the model is not built; let keras.Input((28, 28)) be its first layer")
     if not model.compiled:
         raise LabError("the model is not compiled; call model.compile before")
-    takes, gives = getattr(model, "input_shape", (None, 28, 28)), getattr(model, "output_shape", (None, classes))
+    if not hasattr(model, "output_shape"):
+        raise LabError("the model is of a class of its own; make it keras.Sequential, or keras.Model(inputs, outputs)")
+    takes, gives = model.input_shape, model.output_shape
     if takes not in INPUT_SHAPES[:2] or gives != (None, classes):
         must = f"it must take (None, 28, 28) and give (None, {classes}), a probability for each class"
         raise LabError(f"the model takes {takes} and gives {gives}; {must}")

@@ -83,7 +83,8 @@ def study_parser(description, variants, seeds, first_seed=0, without=()):
     parser.set_defaults(seed=first_seed)
     names, count = list(variants), f"runs of each variant, from --seed on; default {seeds}"
     parser.add_argument("--seeds", type=flags.whole_number(1, 1000), default=seeds, metavar="N", help=count)
-    parser.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    names_help = ", ".join(names).replace("%", "%%")
+    parser.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME", help=names_help)
     jobs_help = "runs at once; default one for each core"
     parser.add_argument("--jobs", type=flags.whole_number(1), metavar="N", help=jobs_help)
     parser.add_argument("--cluster", type=flags.scheduler_address, metavar="tcp://HOST:PORT", help="a Dask scheduler")

@@ -42,7 +42,7 @@ def run_tasks(module, tasks, jobs=None, cluster=None):
         losses = Counter()
         while pending:
             finished, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)  # Windows sees Ctrl-C only in between
-            for future in finished:
+            for future in sorted(finished, key=_has_failed):  # what is done is kept
                 key = pending.pop(future)
                 try:
                     yield key, future.result()
@@ -56,14 +56,19 @@ def run_tasks(module, tasks, jobs=None, cluster=None):
                     pending[submit(module, tasks[key])] = key
 
 
+def _has_failed(future):
+    return future.cancelled() or future.exception() is not None
+
+
 @contextlib.contextmanager
 def _local_executor(jobs):
     """Yield a function that submits a task to a pool of threads, each of which waits for a process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    executor = ThreadPoolExecutor(jobs or cores)
+    executor, closing = ThreadPoolExecutor(jobs or cores), threading.Event()
     try:
-        yield lambda module, task: executor.submit(run_in_subprocess, module, task)
+        yield lambda module, task: executor.submit(run_in_subprocess, module, task, closing)
     finally:  # for a signal, the processes end by themselves
+        closing.set()  # a thread may be starting a process just now
         executor.shutdown(wait=False, cancel_futures=True)
         for process in list(_children):
             process.kill()
@@ -100,19 +105,21 @@ def _dask_executor(address):
             client.close(timeout=2)
 
 
-def run_in_subprocess(module, task):
-    """Run one task in a process that ends when this one does; return its result.
+def run_in_subprocess(module, task, closing=None):
+    """Run one task in a process that ends when this one does, or at once if the Event is set; return its result.
 
     Raises: LabError, the last line that the process says, with all of it as a note; RunLost, it was killed.
     """
     with temporary_folder("lab-run-") as folder:
-        command = [sys.executable, "-m", module, str(folder / "result")]
+        command = [sys.executable, "-P", "-m", module, str(folder / "result")]  # -P: nothing from the current folder
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         settings = {"env": {**os.environ, "PYTHONPATH": path}, "text": True, "errors": "replace"}
         with subprocess.Popen(command, **pipes, **settings) as process:
             _children.add(process)
             try:
+                if closing and closing.is_set():
+                    process.kill()
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.write(json.dumps(task) + "\n")
                     process.stdin.flush()  # left open: the process ends when it is closed

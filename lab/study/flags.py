@@ -59,7 +59,8 @@ def path_with(suffixes):
 
     def path_with_suffix(text):
         path = nonempty_path(text)
-        if path.suffix.lower() not in suffixes:
+        suffix = path.suffix if ".keras" in suffixes else path.suffix.lower()  # Keras knows small letters only
+        if suffix not in suffixes:
             raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
         return path
 

@@ -225,8 +225,8 @@ def checkout_state():
 
     def git(*arguments):
         # UTF-8 is what git writes, also where Python expects another encoding, as on Windows
-        settings = {"stderr": subprocess.DEVNULL, "timeout": 30, "encoding": "utf-8", "errors": "replace"}
-        return subprocess.check_output(["git", "-C", str(ROOT), *arguments], **settings).strip()
+        streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace"}
+        return subprocess.check_output(["git", "-C", str(ROOT), *arguments], timeout=30, **streams).strip()
 
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         if Path(git("rev-parse", "--show-toplevel")).resolve() == ROOT:

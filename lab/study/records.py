@@ -29,7 +29,10 @@ class Run:
     labels: np.ndarray
 
     def save(self, file, write=np.savez_compressed):
-        """Write the run to a path or file object, as an .npz file."""
+        """Write the run to a path or file object, as an .npz file. Raises: LabError, arrays that it cannot hold."""
+        for name, array in self.arrays.items():
+            if name in ("record", "labels", "file") or array.dtype.hasobject:
+                raise LabError(f"an array called {name}, of {array.dtype}, cannot be saved; call or make it otherwise")
         write(file, record=json.dumps({**self.record, "arrays": list(self.arrays)}), labels=self.labels, **self.arrays)
 
     @classmethod
@@ -124,7 +127,7 @@ class Checkpoint:
         Raises: LabError, there is no place to write to.
         """
         require_writable(path)
-        self.path, self.provenance, self.resume = Path(path), provenance, resume
+        self.path, self.provenance, self.resume, self.used = Path(path), provenance, resume, False
 
     def save(self, history, variables):
         """Write the history and the values of Keras variables; only warn if the disk is full."""
@@ -137,7 +140,13 @@ class Checkpoint:
             logger.warning("no checkpoint of this epoch: %s", error)
 
     def restore(self, variables):
-        """Assign the saved values to the variables and return the history; None if there is nothing to resume."""
+        """Assign the saved values to the variables and return the history; None if there is nothing to resume.
+
+        Raises: LabError, another training has asked before: it would go on with the other's weights.
+        """
+        if self.used:
+            raise LabError("a checkpoint is for one call of fit; call the second one without, and not with --resume")
+        self.used = True
         if not (self.resume and os.path.exists(self.path)):
             return None
         try:

@@ -6,6 +6,7 @@ is started again does only the missing runs. A run's name holds the digest of al
 """
 
 import functools
+import glob
 import importlib
 import io
 import json
@@ -134,7 +135,7 @@ def _find_run(path, results, record):
 def _changed_since_earlier_runs(path, key, decided_by):
     """Return what differs from the most similar earlier run of the same variant, seed and recipe; [] without one."""
     differences = []
-    for other in path.parent.glob(f"{key.variant}-{key.seed}-*.npz"):
+    for other in path.parent.glob(f"{glob.escape(key.variant)}-{key.seed}-*.npz"):
         try:
             record = Run.from_file(other).record
             if RunKey.from_record(record) == key:
