@@ -9,6 +9,7 @@ import lzma
 import os
 import shutil
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -264,6 +265,7 @@ def test_another_npz_is_not_mnist(archives):
         lambda path: write_npz(path, make_arrays(seed=2)),
         lambda path: np.savez(path, x_train=np.zeros(3)),
         lambda path: path.write_bytes(b"PK\x03\x04"),
+        lambda path: zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2).writestr("x_train.npy", b"\x93NUMPY"),  # a bomb
     ):
         write(archives / "mnist.npz")
         with pytest.raises(DataError, match="mnist.npz: (corrupt|cannot be read)"):

@@ -101,7 +101,7 @@ def read_file(path, size):
         open_content = gzip.open if start[:2] == b"\x1f\x8b" else lzma.open if start == b"\xfd7zXZ\x00" else open
         with open_content(path, "rb") as file:
             return file.read(size)
-    except (*CORRUPT_FILE_ERRORS, lzma.LZMAError) as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise DataError(f"{path}: cannot be read ({brief(error)})") from error
 
 
@@ -109,6 +109,8 @@ def _read_npz(path, name):
     """Return an array of Keras' mnist.npz as the IDX file that it was made from."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(MNIST_ARRAYS[name]) as file:
+            if archive.getinfo(MNIST_ARRAYS[name]).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise zipfile.BadZipFile("compressed as NumPy does not")  # zipfile bounds no memory for other methods
             # all that is used of a file not yet verified: where the header of the array ends
             file.read(int.from_bytes(file.read(10)[8:], "little"))
             values = file.read(LARGEST_NAMED)

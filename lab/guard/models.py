@@ -14,7 +14,7 @@ import shutil
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import numpy as np
 
@@ -27,6 +27,10 @@ LARGEST_MODEL = 2**30  # bytes, on disk and in memory: tenfold what a classifier
 LARGEST_CONFIG = 4 * 2**20  # bytes of JSON: thousands of layers
 MODULES = {"activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics", "models"}
 MODULES |= {"ops", "optimizers", "quantizers", "random", "regularizers", "src"}  # of Keras, that a config may name
+
+CALLERS = {"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "Switch", "Cond", "Map", "Scan"}
+CALLERS |= {"AssociativeScan", "VectorizedMap", "WhileLoop", "ForiLoop"}  # which run what a config names
+MEMBERS = ["config.json", "metadata.json", "model.weights.h5"]  # of a .keras file
 
 logger = logging.getLogger(__name__)
 
@@ -160,20 +164,30 @@ def _read_config(path):
     import h5py
 
     def is_packed(item):
-        return isinstance(item, h5py.Dataset) and (
-            item.dtype.hasobject or item.chunks or item.nbytes > item.id.get_storage_size()
-        )
+        others = [name for name in item.attrs if not name.startswith(("layer_names", "weight_names"))]
+        attributes = [h5py.h5a.open(item.id, name.encode()) for name in others]
+        if any(each.dtype.hasobject and each.shape for each in attributes):  # texts, perhaps all the same gigabyte
+            return True
+        if isinstance(item, h5py.Dataset):
+            return item.dtype.hasobject or item.chunks or item.nbytes > item.id.get_storage_size()
+        named = [item[name] for key in item.attrs if key.startswith("weight_names") for name in item.attrs[key]]
+        return sum(each.nbytes for each in named) > size
 
-    written = None
+    written, size = None, os.path.getsize(path)
     with ExitStack() as opened:
         if str(path).endswith(".keras"):
             archive = opened.enter_context(zipfile.ZipFile(path))
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("its archive is compressed, which Keras' own are not")
+            if sorted(archive.namelist()) != MEMBERS:
+                raise ValueError(f"its archive does not hold just {', '.join(MEMBERS)}")
+            if max(archive.getinfo(name).file_size for name in MEMBERS[:2]) > LARGEST_CONFIG:
+                raise ValueError(f"its config has more than {LARGEST_CONFIG:,} bytes")
             written = {**json.loads(archive.read("metadata.json")), "model_config": archive.read("config.json")}
             path = opened.enter_context(archive.open("model.weights.h5"))
         weights = opened.enter_context(h5py.File(path))
-        packed = weights.visititems(lambda name, item: name if is_packed(item) else None)
+        packed = "/" if is_packed(weights) else None
+        packed = packed or weights.visititems(lambda name, item: name if is_packed(item) else None)
         if packed:
             raise ValueError(f"{packed} is compressed or larger than what is stored of it, which Keras' own are not")
         written = written or dict(weights.attrs)
@@ -189,31 +203,45 @@ def _read_config(path):
 def _require_parts_of_models(config):
     """Refuse a config that names what is no part of a model: Keras accepts almost any name that it exports.
 
-    One such function loads a data set from the network, another one breaks every model that is loaded later. A Lambda
-    layer calls any of them with any arguments.
+    One such function loads a data set from the network, another one breaks every model that is loaded later. CALLERS
+    call any of them, or any class, with any arguments. An operation on constants is done while the model is loaded.
     """
     nodes = [config]
     for node in nodes:  # it grows meanwhile
         if isinstance(node, dict):
             name = node.get("config") if node.get("class_name") == "function" else node.get("class_name")
-            parts = f"{node.get('module')}.{name}".split(".")
-            if parts[-1] == "Lambda" or (parts[0] == "keras" and len(parts) > 2 and parts[1] not in MODULES):
-                raise ValueError(f"it names {'.'.join(parts)}, which is not a safe part of a model")
+            dotted = f"{node.get('module')}.{name}"
+            parts = dotted.split(".")
+            is_function = node.get("class_name") == "function"
+            strange = parts[-1] in CALLERS or (is_function and (parts[-1][:1].isupper() or "models" in parts))
+            strange |= parts[0] == "keras" and len(parts) > 2 and parts[1] not in MODULES
+            strange |= parts[:2] == ["keras", "src"] and (parts[2] not in ("ops", "models") or "_test." in dotted)
+            if strange:
+                raise ValueError(f"it names {dotted}, which is not a safe part of a model")
+            if name == "__numpy__" and not re.fullmatch("[a-z]+[0-9]*", str(node.get("config", {}).get("dtype"))):
+                raise ValueError("it holds an array of an unusual dtype")
+            calls = node.get("inbound_nodes") or []
+            if any("__keras_tensor__" not in json.dumps(each) for each in calls if isinstance(each, dict)):
+                raise ValueError("it computes something from constants")
         nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
 def _require_moderate_size(config):
     """Refuse a config that asks for more parameters than LARGEST_MODEL has room for, before Keras makes them."""
     import keras
+    from keras.src.backend.common.global_state import get_global_attribute
+    from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
     def count_parameters():
-        with keras.StatelessScope(initialize_variables=False):
+        sharing = ObjectSharingScope() if "module" in config else nullcontext()  # as Keras' own readers
+        with SafeModeScope(True), sharing, keras.StatelessScope(initialize_variables=False):
             if "module" in config:
                 model = keras.saving.deserialize_keras_object({**config, "compile_config": None})
             else:  # of an .h5 file
                 kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
                 model = kind.from_config(config["config"])
-        return sum(math.prod(variable.shape) for variable in model.variables)
+            made = [*model.variables, *(get_global_attribute("uninitialized_variables") or [])]  # also of unused layers
+        return sum(math.prod(variable.shape) for variable in {id(each): each for each in made}.values())
 
     with ThreadPoolExecutor(1) as thread:  # Keras' scopes, and its list of variables to be made, are local to a thread
         parameters = thread.submit(count_parameters).result()

@@ -7,6 +7,7 @@ its colour is from that of the background, whichever of the two is lighter.
 """
 
 import logging
+import math
 import os
 import warnings
 
@@ -88,12 +89,14 @@ def open_photograph(path):
             # warns of corrupt metadata
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as photo:
+                tile = math.prod(getattr(photo, "tag_v2", {}).get(tag, 0) for tag in (322, 323))  # of TIFF: its sides
+                if tile > max(2**20, 16 * math.prod(photo.size)):
+                    raise ValueError(f"tiles of {tile:,} pixels")
                 if photo.mode in ("1", "P"):  # whose pixels cannot be averaged
                     photo = photo.convert("RGBA")
                 photo.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)  # averages noise and dust away
                 photo = ImageOps.exif_transpose(photo)
-    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
-        # what Pillow raises for corrupt files; RuntimeError is AVIF's
+    except Exception as error:  # Pillow raises what its readers of images and of metadata happen to raise
         is_heic = os.path.splitext(path)[1].lower() in (".heic", ".heif")
         reason = "HEIC; export it as JPEG" if is_heic else brief(error)
         raise LabError(f"{path}: not an image that can be read ({reason})") from error

@@ -125,6 +125,52 @@ def test_a_decompression_bomb_takes_bounded_memory(valid, count_cases):
     count_cases(len(bombs))
 
 
+@pytest.mark.fault("models", "archive or HDF5 that names one content often, other members, large metadata")
+def test_what_a_file_repeats_is_not_read(valid, count_cases):
+    import h5py
+
+    def name_often(group, name):
+        group.create_dataset(name, data=np.zeros((784, 10), "f4"))
+
+    path = alter_model(valid[1], "often", dataset=name_often)
+    with h5py.File(path, "a") as file:
+        group = next(each for each in file["model_weights"].values() if len(each.attrs["weight_names"]))
+        group.attrs["weight_names"] = [next(iter(group.attrs["weight_names"]))] * 1_000
+        file.attrs["more"] = np.array(["x", "y"], dtype=h5py.string_dtype())
+    assert_refused(path, match="compressed or larger than what is stored")
+    for members in ([("assets/x", b"x")], [("metadata.json", b" " * 2**22 + b"{}")]):
+        assert_refused(
+            alter_model(valid[0], "members", members=members), match="does not hold just|more than 4,194,304"
+        )
+    count_cases(3)
+
+
+@pytest.mark.fault("models", "operations that call what the config names or compute from constants; unused layers")
+def test_the_graph_of_a_model_calls_and_makes_nothing_else(tmp_path, count_cases):
+    from keras import Input, Model, layers
+
+    inputs = Input((28, 28))
+    Model(inputs, layers.Dense(10)(layers.Flatten()(inputs))).save(tmp_path / "graph.keras")
+    called = {"class_name": "function", "config": "TFSMLayer", "module": "keras.layers", "registered_name": "TFSMLayer"}
+    array = {"class_name": "__numpy__", "config": {"value": 0.5, "dtype": "99f4"}}
+    large = {"units": 400_000, "kernel_initializer": "zeros"}
+    entries = [
+        ("keras.src.ops.core", "Switch", {}, [0, [called], str(tmp_path)], "Switch, which is not a safe part"),
+        ("keras.layers", "Flatten", {"activation": called}, None, "TFSMLayer, which is not a safe part"),
+        ("keras.src.ops.numpy_test", "Arange", {}, None, "Arange, which is not a safe part"),
+        ("keras.src.saving.saving_lib", "Arange", {}, None, "Arange, which is not a safe part"),
+        ("keras.src.ops.numpy", "Arange", {}, [0, 99, 1], "computes something from constants"),
+        ("keras.layers", "Flatten", {"x": array}, None, "an array of an unusual dtype"),
+        ("keras.layers", "Dense", large, None, "asks for 314,007,850 parameters"),
+    ]
+    for module, name, config, arguments, match in entries:
+        nodes = [{"args": arguments, "kwargs": {}}] if arguments else []
+        entry = {"module": module, "class_name": name, "config": {"name": "x", **config}, "inbound_nodes": nodes}
+        entry |= {"name": "x", "registered_name": None, "build_config": {"input_shape": [None, 784]}}
+        assert_refused(alter_model(tmp_path / "graph.keras", "more", insert_layer(entry)), match=match)
+    count_cases(len(entries))
+
+
 # what Keras' safe mode refuses; these tests fail if another Keras does not
 
 
@@ -155,7 +201,7 @@ def test_an_hdf5_file_leads_to_no_other_file(valid, tmp_path, count_cases):
 @pytest.mark.fault("models", "code in its config, or named there; layers that read files")
 def test_a_config_runs_no_code_and_reads_no_file(valid, tmp_path, count_cases):
     secret = tmp_path / "secret.txt"
-    secret.write_text("a\nb\n")
+    secret.write_text("PASSWORD\nb\nPASSWORD\n")
     with assert_no_side_effects(tmp_path) as (witness, url):
         code = pickle.dumps(PickledCall(witness)).decode("latin-1")
         lambda_config = {"code": code, "defaults": None, "closure": None}
@@ -183,6 +229,8 @@ def test_a_config_runs_no_code_and_reads_no_file(valid, tmp_path, count_cases):
             for name, given in layers:
                 layer = {"module": "keras.layers", "class_name": name, "config": given, "registered_name": None}
                 assert_refused(alter_model(path, "layer", insert_layer(layer)))
+            legacy = {"class_name": "StringLookup", "config": {"name": "s", "vocabulary": str(secret)}}  # as of Keras 2
+            assert "PASSWORD" not in assert_refused(alter_model(path, "legacy", insert_layer(legacy)))
             for named in as_classes + as_functions:
                 assert_refused(alter_model(path, "activation", set_in_last_layer(activation=named)))
-    count_cases(2 * (len(layers) + 2 * len(functions)))
+    count_cases(2 * (len(layers) + 1 + 2 * len(functions)))

@@ -1,6 +1,7 @@
 """Photographs that are corrupt or very large, in every format: read or refused, in bounded memory."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -114,3 +115,10 @@ def test_a_very_large_image_takes_no_more_memory_than_its_pixels(tmp_path, write
     )
     assert said in printed
     assert peak < mebibytes
+
+
+@pytest.mark.fault("photographs", "EXIF with a tag of another type, which Pillow cannot write again")
+def test_an_image_with_unusual_exif_is_refused(tmp_path):
+    tags = struct.pack("<HHHI4sHHIHHI", 2, 0x0106, 2, 4, b"abc", 0x0112, 3, 1, 6, 0, 0)  # a text; rotated
+    image = draw_garment("white", "black")
+    assert not read_or_refuse(tmp_path / "x", encode(image, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0" + tags))
