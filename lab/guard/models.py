@@ -24,6 +24,7 @@ from lab.guard.files import temporary_folder
 INPUT_SHAPES = ((None, 28, 28), (None, 28, 28, 1), (None, 28 * 28))
 PIXEL_RANGES = ((0, 1), (0, 255), (-1, 1))  # the usual ones
 LARGEST_MODEL = 2**30  # bytes, on disk and in memory: tenfold what a classifier of 28 x 28 pixels needs
+LARGEST_OUTPUT = 2**22  # numbers that a layer gives for one image
 LARGEST_CONFIG = 4 * 2**20  # bytes of JSON: thousands of layers
 MODULES = {"activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics", "models"}
 MODULES |= {"ops", "optimizers", "quantizers", "random", "regularizers", "src"}  # of Keras, that a config may name
@@ -227,10 +228,16 @@ def _require_parts_of_models(config):
 
 
 def _require_moderate_size(config):
-    """Refuse a config that asks for more parameters than LARGEST_MODEL has room for, before Keras makes them."""
+    """Refuse a config that asks for more parameters than LARGEST_MODEL has room for, or LARGEST_OUTPUT, before use."""
     import keras
     from keras.src.backend.common.global_state import get_global_attribute
     from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
+
+    def output_sizes(model):
+        for operation in getattr(getattr(model, "_functional", None) or model, "operations", []):
+            tensors = [tensor for node in operation._inbound_nodes for tensor in node.output_tensors]
+            yield from (math.prod(filter(None, tensor.shape)) for tensor in tensors)
+            yield from output_sizes(operation)
 
     def count_parameters():
         sharing = ObjectSharingScope() if "module" in config else nullcontext()  # as Keras' own readers
@@ -241,6 +248,8 @@ def _require_moderate_size(config):
                 kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
                 model = kind.from_config(config["config"])
             made = [*model.variables, *(get_global_attribute("uninitialized_variables") or [])]  # also of unused layers
+            if max(output_sizes(model), default=0) > LARGEST_OUTPUT:
+                raise ValueError(f"one of its layers gives more than {LARGEST_OUTPUT:,} numbers for an image")
         return sum(math.prod(variable.shape) for variable in {id(each): each for each in made}.values())
 
     with ThreadPoolExecutor(1) as thread:  # Keras' scopes, and its list of variables to be made, are local to a thread

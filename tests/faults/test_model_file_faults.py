@@ -168,7 +168,10 @@ def test_the_graph_of_a_model_calls_and_makes_nothing_else(tmp_path, count_cases
         entry = {"module": module, "class_name": name, "config": {"name": "x", **config}, "inbound_nodes": nodes}
         entry |= {"name": "x", "registered_name": None, "build_config": {"input_shape": [None, 784]}}
         assert_refused(alter_model(tmp_path / "graph.keras", "more", insert_layer(entry)), match=match)
-    count_cases(len(entries))
+    hidden = layers.GlobalMaxPooling1D()(layers.RepeatVector(6_000)(layers.Flatten()(inputs)))
+    Model(inputs, layers.Dense(10)(hidden)).save(tmp_path / "graph.keras")
+    assert_refused(tmp_path / "graph.keras", match="gives more than 4,194,304 numbers for an image")
+    count_cases(len(entries) + 1)
 
 
 # what Keras' safe mode refuses; these tests fail if another Keras does not
