@@ -128,7 +128,7 @@ FIRST_SEED_ELSEWHERE, SEEDS_ELSEWHERE = 20, 5  # of the published runs on other 
 def report(runs, found, names):
     """Return the tables and the conclusion, in Markdown.
 
-    Args: `found`, what `compare.estimates` returns; labels of the test images; names of the classes
+    Args: `found`, what `compare.estimates` returns; names of the classes
     """
 
     def describe(name, record):

@@ -51,6 +51,11 @@ def count_removable(runs):
     return [32 - k for k in kept], costs
 
 
+def count_seeds(runs):
+    """Return how many runs there are, each of a seed, as text."""
+    return f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+
+
 def report(runs):
     """Return the table of the first seed's filters and the conclusion, in Markdown."""
     arrays = runs[0].arrays
@@ -70,7 +75,7 @@ def report(runs):
         f"Without its most important filter, and without retraining, conv loses {first} points of test accuracy, "
         f"without one of median importance {median}. All 32 reach {full}%, the eight top-ranked ones alone {eight}%. "
         f"{spare} filters can be removed with a loss below {COST} points on the images that rank them; on the others, "
-        f"it is {cost} points ({len(runs)} seed{'s' if len(runs) > 1 else ''}, n = {arrays['n']:,})."
+        f"it is {cost} points ({count_seeds(runs)}, n = {arrays['n']:,})."
     )
     return f"{compare.markdown_table(header, rows)}\n\n{sentence}"
 
@@ -103,12 +108,12 @@ def plot_importance(runs):
     """Draw test accuracy without each filter, and with the top-ranked ones only. Returns: matplotlib Figure"""
     figure = figures.new((10, 3.6))
     left, right = figure.subplots(1, 2)
-    places, seeds = np.arange(1, 33), f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    places = np.arange(1, 33)
     without, best = (ablation_accuracies(runs, name) for name in ("without", "best"))
     figures.plot_curve(left, places, without, "without this filter", "ko-")
     left.axhline(best[:, -1].mean(), color="0.5", linestyle="--", label="with all")
     left.set_title(f"Without the most important filter: {(without[:, 0] - best[:, -1]).mean():+.2f} points")
-    left.set(xlabel="filter, the most important first", ylabel=f"test accuracy, %: mean [95% CI, {seeds}]")
+    left.set(xlabel="filter, the most important first", ylabel=f"test accuracy, %: mean [95% CI, {count_seeds(runs)}]")
     left.legend(frameon=False)
     figures.plot_curve(right, places, best[:, 1:], "top-ranked filters only", "ko-")
     right.set_title(f"The eight most important filters alone: {best[:, 8].mean():.1f}%")

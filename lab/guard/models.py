@@ -28,7 +28,6 @@ LARGEST_OUTPUT = 2**22  # numbers that a layer gives for one image
 LARGEST_CONFIG = 4 * 2**20  # bytes of JSON: thousands of layers
 MODULES = {"activations", "constraints", "dtype_policies", "initializers", "layers", "losses", "metrics", "models"}
 MODULES |= {"ops", "optimizers", "quantizers", "random", "regularizers", "src"}  # of Keras, that a config may name
-
 CALLERS = {"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "Switch", "Cond", "Map", "Scan"}
 CALLERS |= {"AssociativeScan", "VectorizedMap", "WhileLoop", "ForiLoop"}  # which run what a config names
 MEMBERS = ["config.json", "metadata.json", "model.weights.h5"]  # of a .keras file
@@ -164,7 +163,7 @@ def _read_config(path):
     """
     import h5py
 
-    def is_packed(item):
+    def is_bomb(item):
         others = [name for name in item.attrs if not name.startswith(("layer_names", "weight_names"))]
         attributes = [h5py.h5a.open(item.id, name.encode()) for name in others]
         if any(each.dtype.hasobject and each.shape for each in attributes):  # texts, perhaps all the same gigabyte
@@ -187,10 +186,10 @@ def _read_config(path):
             written = {**json.loads(archive.read("metadata.json")), "model_config": archive.read("config.json")}
             path = opened.enter_context(archive.open("model.weights.h5"))
         weights = opened.enter_context(h5py.File(path))
-        packed = "/" if is_packed(weights) else None
-        packed = packed or weights.visititems(lambda name, item: name if is_packed(item) else None)
-        if packed:
-            raise ValueError(f"{packed} is compressed or larger than what is stored of it, which Keras' own are not")
+        bomb = "/" if is_bomb(weights) else None
+        bomb = bomb or weights.visititems(lambda name, item: name if is_bomb(item) else None)
+        if bomb:
+            raise ValueError(f"{bomb} is compressed or larger than what is stored of it, which Keras' own are not")
         written = written or dict(weights.attrs)
     if "model_config" not in written:
         raise ValueError("it holds weights only; save the whole model with model.save")
@@ -228,7 +227,7 @@ def _require_parts_of_models(config):
 
 
 def _require_moderate_size(config):
-    """Refuse a config that asks for more parameters than LARGEST_MODEL has room for, or LARGEST_OUTPUT, before use."""
+    """Refuse parameters that LARGEST_MODEL has no room for, and outputs above LARGEST_OUTPUT, before any are made."""
     import keras
     from keras.src.backend.common.global_state import get_global_attribute
     from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ def test_a_very_large_image_takes_no_more_memory_than_its_pixels(tmp_path, write
     )
     assert said in printed
     assert peak < mebibytes
+
+
+@pytest.mark.fault("photographs", "TIFF of few pixels in huge tiles")
+def test_an_image_of_few_pixels_in_huge_tiles_is_refused(tmp_path):
+    # width, height, bits, deflate, grey, samples, sides of a tile, place and size of its data
+    tags = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: 32_000, 323: 32_000, 324: 134, 325: 9}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    (tmp_path / "x").write_bytes(b"II*\0\x08\0\0\0\x0a\0" + entries + bytes(4) + zlib.compress(b""))
+    with pytest.raises(LabError, match="tiles of 1,024,000,000 pixels"):
+        read_photograph(tmp_path / "x")
 
 
 @pytest.mark.fault("photographs", "EXIF with a tag of another type, which Pillow cannot write again")
