@@ -132,6 +132,16 @@ def test_another_data_set_has_a_folder_of_its_own(runs_here, tmp_path, caplog):
     assert script["data_set"] == "squares"
 
 
+@pytest.mark.parametrize(
+    ("script", "variants"), [("convolution_gain.py", ("dense", "conv")), ("why_it_helps.py", ("dense",))]
+)
+def test_a_script_says_that_it_draws_no_figure(tmp_path, script, variants):
+    process = run_script(script, "--from-results", "--variants", *variants, "--save", tmp_path / "x.png", cwd=tmp_path)
+    assert process.returncode == 0
+    assert "no figure: " in process.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["deep_learning", "training_length"])
 def test_help_answers_in_half_a_second(name, tmp_path):
     """A machine on which it takes longer takes longer for NumPy, too, which is a third of it."""

@@ -89,7 +89,8 @@ def _open_closed_streams():
 
 def _log_notes():
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("lab").setLevel(logging.INFO)
+    for name in ("lab", "__main__"):  # the latter is the script's own
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def exit_now(code):
