@@ -38,7 +38,8 @@ figures: .venv/installed  ## make figures, results/*.md and the tables of the do
 		mv saves/$$script.md results/$$script.md || exit 1; \
 	done
 	$(BIN)/python docs/answer.py
-	$(BIN)/python -m benchmarks.precision --from-results > results/precision.md
+	$(BIN)/python -m benchmarks.precision --from-results > saves/precision.md
+	mv saves/precision.md results/precision.md
 	$(BIN)/python docs/tables.py
 
 study: .venv/installed  ## all runs of experiments 5 to 10 that are not published by this code: about a day on two cores

@@ -25,9 +25,7 @@ def samples(text):
 
 def precision_and_recall(counts):
     """Return per-class precision and recall, float (10,) each; nan if a class was never predicted or is absent."""
-    correct = counts.diagonal()
-    with np.errstate(invalid="ignore"):
-        return correct / counts.sum(axis=0), correct / counts.sum(axis=1)
+    return row_fractions(counts.T).diagonal(), row_fractions(counts).diagonal()
 
 
 def format_accuracy(counts):
@@ -49,14 +47,20 @@ def format_table(counts, names):
 
 def plot_matrices(counts, names, normalize):
     """Draw matrices, a dict by model, side by side, in counts or in fractions of each row. Returns: Figure"""
+    import seaborn
+
     figure = figures.new((8.5 * len(counts), 7.5), "compressed")
     axes = figure.subplots(1, len(counts), squeeze=False)
-    label = "fraction of the actual class" if normalize else "images"
     largest = 1 if normalize else np.max(list(counts.values()))  # one scale of colors
+    style = {"annot": True, "square": True, "linewidths": 0.5, "cmap": "Blues", "vmin": 0, "vmax": largest}
+    style |= {"fmt": ".2f" if normalize else "d", "xticklabels": names, "yticklabels": names}
+    style["cbar_kws"] = {"label": "fraction of the actual class" if normalize else "images"}
     for ax, (model, matrix) in zip(axes.flat, counts.items(), strict=True):
-        values, fmt = (row_fractions(matrix), ".2f") if normalize else (matrix, "d")
+        seaborn.heatmap(row_fractions(matrix) if normalize else matrix, ax=ax, **style)
         title = f"{figures.shorten_name(model)}: {format_accuracy(matrix)}"
-        figures.plot_confusion(ax, values, fmt, title, label, names, cmap="Blues", vmin=0, vmax=largest)
+        ax.set(xlabel="predicted", ylabel="actual", title=title)
+        ax.tick_params(axis="x", rotation=45)
+        ax.tick_params(axis="y", rotation=0)
     return figure
 
 
@@ -67,8 +71,6 @@ def main(argv=None):
     parser.add_argument("--normalize", action="store_true", help="draw fractions of each row instead of counts")
     parser.add_argument("--both", action="store_true", help="the models of experiments 1 and 2 side by side")
     options = command_line.parse(parser, argv)
-    if options.both and options.model:
-        parser.error("argument --both: not with --model")
     path = figures.path_to_save(options, f"confusion_matrix{'_both' if options.both else ''}.png")
     images, labels = load_test_data(options.dataset).first(options.samples)
     if options.samples and options.samples > len(labels):

@@ -56,8 +56,7 @@ def plot_predictions(images, probabilities, labels, names, title):
         ax.set_title(f"{'✗' if wrong else '✓'} {names[row.argmax()]} {row.max():.0%}", fontsize=10)
         ax.set_xlabel(f"actual: {names[label]}", fontsize=9, fontweight="bold" if wrong else "normal")
         ax.set_frame_on(wrong)
-        for edge in ax.spines.values():
-            edge.set(linewidth=5, color="tab:orange")
+        ax.spines[:].set(linewidth=5, color="tab:orange")
     return figure
 
 

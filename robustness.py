@@ -78,9 +78,7 @@ def gain_table(title, found):
         strengths = CORRUPTIONS[corruption].strengths
         texts = iter(compare.format_tests([each for estimates in by_name.values() for each in estimates]))
         columns = [[next(texts) for _ in strengths] for _ in by_name]
-        rows += [
-            [format_corruption(corruption, strength), *row] for strength, *row in zip(strengths, *columns, strict=True)
-        ]
+        rows += [[format_corruption(corruption, each), *row] for each, *row in zip(strengths, *columns, strict=True)]
     return compare.markdown_table([title, *found["shift"]], rows)
 
 
@@ -117,16 +115,15 @@ def conclusion(gain):
     """Return the conclusion in one sentence, at the headline strengths. Args: Estimates by corruption"""
     quoted = {"clean images": ("shift", 0)}
     quoted |= {format_corruption(name, each): (name, each) for name, each in HEADLINE_STRENGTHS.items()}
-    parts = [(what, gain[name][CORRUPTIONS[name].strengths.index(each)]) for what, (name, each) in quoted.items()]
-    lists = {
-        "ahead of dense by": [],
-        "behind by": [],
-        "not significantly different (the 95% interval includes 0) at": [],
-    }
-    for what, estimate in parts:
-        clear = estimate.low * estimate.high > 0
-        heading = list(lists)[(0 if estimate.mean > 0 else 1) if clear else 2]
-        lists[heading].append(f"{compare.format_ci(estimate)} ({what})" if clear else what)
+    ahead, behind, unclear = [], [], []
+    for what, (name, strength) in quoted.items():
+        estimate = gain[name][CORRUPTIONS[name].strengths.index(strength)]
+        if estimate.low * estimate.high > 0:
+            (ahead if estimate.mean > 0 else behind).append(f"{compare.format_ci(estimate)} ({what})")
+        else:
+            unclear.append(what)
+    lists = {"ahead of dense by": ahead, "behind by": behind}
+    lists["with no difference shown (the 95% interval includes 0) at"] = unclear
     return "In points, conv is " + "; ".join(f"{heading} {', '.join(each)}" for heading, each in lists.items() if each)
 
 

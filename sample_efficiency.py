@@ -55,8 +55,7 @@ def accuracies_by_size(runs, model):
 def gains(runs):
     """Return by how many points each other model is ahead of dense at each size: dict of Estimate by (model, size)."""
     models, sizes = models_and_sizes(runs)
-    others = [model for model in models if model != "dense"] if "dense" in models else []
-    pairs = {(model, n): {f"{model}-{n}": 1, f"dense-{n}": -1} for model in others for n in sizes}
+    pairs = {(model, n): {f"{model}-{n}": 1, f"dense-{n}": -1} for model in models if model != "dense" for n in sizes}
     found = compare.estimates(runs, pairs)
     return {key: on_test for key, (on_test, *_) in found.items()}
 
@@ -112,11 +111,9 @@ def conclusion(gain, sizes, multipliers):
 def format_multiplier(multiplier):
     """Return (mean, low, high) of a ratio as text."""
     mean, low, high = multiplier
-    return (
-        f"more than {low:.1f}"
-        if np.isinf(mean)
-        else f"{mean:.1f} [{low:.1f}, {f'{high:.1f}' if high < np.inf else '∞'}]"
-    )
+    if np.isinf(mean):
+        return f"more than {low:.1f}"
+    return f"{mean:.1f} [{low:.1f}, {'∞' if np.isinf(high) else f'{high:.1f}'}]"
 
 
 def plot(runs, gain):

@@ -62,14 +62,13 @@ def choose(options):
     def best_of(name, epochs=None):
         return choice.best_recipe({key: each for key, each in found.items() if epochs in (None, key[1].epochs)}, name)
 
-    try_out(
-        [
-            (name, replace(options.recipe, learning_rate=rate, epochs=epochs, cosine_decay=True))
-            for epochs in reversed(lengths)  # the longest run first: that keeps all cores busy to the end
-            for rate in rates
-            for name in names
-        ]
-    )
+    candidates = [
+        (name, replace(options.recipe, learning_rate=rate, epochs=epochs, cosine_decay=True))
+        for epochs in reversed(lengths)  # the longest run first: that keeps all cores busy to the end
+        for rate in rates
+        for name in names
+    ]
+    try_out(candidates)
     longer = []
     for name in names:
         best = best_of(name, lengths[-1])
@@ -138,13 +137,11 @@ def report(found, chosen, runs, estimates):
 
 def conclusion(runs, chosen, estimates):
     """Return the conclusion in one sentence."""
-    fair, five, change = (
-        compare.format_signed_ci(estimates[name][0]) for name in (FAIR, GAIN_OF_FIVE, FAIR_MINUS_FIVE)
-    )
+    fair, five, gap = (compare.format_signed_ci(estimates[name][0]) for name in (FAIR, GAIN_OF_FIVE, FAIR_MINUS_FIVE))
     lengths = " and ".join(f"{name} for {chosen[name].epochs} epochs" for name in ("dense", "conv"))
     return (
         f"Each model trained as suits it ({lengths}), one 3 x 3 convolution buys {fair} points on the test set; with "
-        f"the original recipe it is {five}, a difference of {change} ({compare.format_seeds(runs)})."
+        f"the original recipe it is {five}, a difference of {gap} ({compare.format_seeds(runs)})."
     )
 
 

@@ -51,20 +51,20 @@ def count_removable(runs):
     return [32 - k for k in kept], costs
 
 
-def count_seeds(runs):
-    """Return how many runs there are, each of a seed, as text."""
-    return f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
-
-
-def report(runs):
-    """Return the table of the first seed's filters and the conclusion, in Markdown."""
+def report(runs, seeds):
+    """Return the table of the first seed's filters and the conclusion, in Markdown. Args: how many seeds, as text"""
     arrays = runs[0].arrays
     norms = np.linalg.norm(arrays["kernel"].reshape(9, 32), axis=0)
     rows = [
         [str(filter), f"{norms[filter]:.2f}", f"{100 * arrays['active'][filter]:.1f}", f"{accuracy:.2f}"]
         for filter, accuracy in zip(arrays["order"], ablation_accuracies(runs, "without")[0], strict=True)
     ]
-    header = ["filter, the most important first", "norm of its kernel", "active, %", "test accuracy without it, %"]
+    header = [
+        "filter, the most important first",
+        "norm of its kernel",
+        "active, %",
+        "accuracy without it on half of the test images, %",
+    ]
     best = ablation_accuracies(runs, "best")
     costs = best[:, -1:] - ablation_accuracies(runs, "without")
     values = costs[:, 0], costs[:, 15:17].mean(axis=1), best[:, -1], best[:, 8], *count_removable(runs)
@@ -75,7 +75,7 @@ def report(runs):
         f"Without its most important filter, and without retraining, conv loses {first} points of test accuracy, "
         f"without one of median importance {median}. All 32 reach {full}%, the eight top-ranked ones alone {eight}%. "
         f"{spare} filters can be removed with a loss below {COST} points on the images that rank them; on the others, "
-        f"it is {cost} points ({count_seeds(runs)}, n = {arrays['n']:,})."
+        f"it is {cost} points ({seeds}, n = {arrays['n']:,})."
     )
     return f"{compare.markdown_table(header, rows)}\n\n{sentence}"
 
@@ -104,8 +104,8 @@ def plot_filters(run, images, titles):
     return figure
 
 
-def plot_importance(runs):
-    """Draw test accuracy without each filter, and with the top-ranked ones only. Returns: matplotlib Figure"""
+def plot_importance(runs, seeds):
+    """Draw test accuracy without each filter, and with the top-ranked ones only. Args: as `report`. Returns: Figure"""
     figure = figures.new((10, 3.6))
     left, right = figure.subplots(1, 2)
     places = np.arange(1, 33)
@@ -113,7 +113,7 @@ def plot_importance(runs):
     figures.plot_curve(left, places, without, "without this filter", "ko-")
     left.axhline(best[:, -1].mean(), color="0.5", linestyle="--", label="with all")
     left.set_title(f"Without the most important filter: {(without[:, 0] - best[:, -1]).mean():+.2f} points")
-    left.set(xlabel="filter, the most important first", ylabel=f"test accuracy, %: mean [95% CI, {count_seeds(runs)}]")
+    left.set(xlabel="filter, the most important first", ylabel=f"test accuracy, %: mean [95% CI, {seeds}]")
     left.legend(frameon=False)
     figures.plot_curve(right, places, best[:, 1:], "top-ranked filters only", "ko-")
     right.set_title(f"The eight most important filters alone: {best[:, 8].mean():.1f}%")
@@ -130,8 +130,9 @@ def main(argv=None):
         parser.error(f"argument --image: {len(options.image)} photographs; at most {LARGEST_COUNT} fit into the figure")
     photographs = read_photographs(options.image) if options.image else []
     path = figures.path_to_save(options, "what_filters_see.png")
-    runs = list(command_line.study_runs(__file__, options).values())
-    print(report(runs), flush=True)
+    runs = command_line.study_runs(__file__, options)
+    seeds, runs = compare.seed_count(runs), list(runs.values())
+    print(report(runs, seeds), flush=True)
     images, labels = load_test_data(options.dataset).at(list(GARMENTS))
     names = class_names(options.dataset)
     titles = [names[label] for label in labels]
@@ -139,7 +140,7 @@ def main(argv=None):
         images = np.stack([pixels for _, _, pixels in photographs])
         titles = [figures.shorten_name(path.name) for path, _, _ in photographs]
     figures.save(plot_filters(runs[0], images, titles), path)
-    figures.save(plot_importance(runs), path, "_importance")
+    figures.save(plot_importance(runs, seeds), path, "_importance")
     figures.show()
     require_all(photographs, options.image or [])
 

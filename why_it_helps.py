@@ -7,8 +7,8 @@ python why_it_helps.py
 python why_it_helps.py --from-results    # the published runs: tables and figure in seconds
 """
 
-import functools
 import logging
+from functools import partial
 
 from convolution_gain import MODELS, build_with_head
 from lab.analysis import compare, figures
@@ -29,20 +29,17 @@ def build_conv_with(**settings):
     return build_with_head(lambda layers: [layers.Conv2D(32, 3, **{"activation": "relu", **settings})])
 
 
-def dilated(dilation):
-    """Return a function that builds conv with so many pixels from one of the nine to the next; 28 x 28 outputs."""
-    return build_conv_with(padding="same", dilation_rate=dilation)
-
-
 def variant(label, build_model, transform=None):
     """Return a Variant that keeps the predicted classes only."""
     return Variant(label, build_model, transform, collect=collect_classes)
 
 
 DILATIONS, SHUFFLED, OFFSETS = (1, 2, 4, 8), (1, 8), (0, 2, 4)  # SHUFFLED: dilations on shuffled pixels
-DISTANCE = {f"dilation-{d}": variant(f"dilation {d}", dilated(d)) for d in DILATIONS}
+# conv with so many pixels from one of the nine to the next; 28 x 28 outputs
+DILATED = {d: build_conv_with(padding="same", dilation_rate=d) for d in DILATIONS}
+DISTANCE = {f"dilation-{d}": variant(f"dilation {d}", build) for d, build in DILATED.items()}
 DISTANCE |= {
-    f"dilation-{d}-shuffled": variant(f"dilation {d}, shuffled pixels", dilated(d), shuffle_pixels) for d in SHUFFLED
+    f"dilation-{d}-shuffled": variant(f"dilation {d}, shuffled pixels", DILATED[d], shuffle_pixels) for d in SHUFFLED
 }
 LEARNED = {
     "dense": variant("dense", MODELS["dense"].build_model),
@@ -54,9 +51,7 @@ LEARNED = {
 MOVED = ("dense", "fully-connected", "local", "conv", "conv-pooled")
 SHARING = {
     f"{name}-moved-{n}": variant(
-        f"{MODELS[name].label}, moved by up to {n} pixels",
-        MODELS[name].build_model,
-        functools.partial(place, largest=n),
+        f"{MODELS[name].label}, moved by up to {n} pixels", MODELS[name].build_model, partial(place, largest=n)
     )
     for n in OFFSETS
     for name in MOVED

@@ -20,7 +20,8 @@ VARIANTS = {name: convolution_gain.VARIANTS[name] for name in ("dense", "conv")}
 
 def main(argv=None):
     """Run what is missing; print the table."""
-    options = command_line.parse(command_line.study_parser(__doc__, VARIANTS, 5, without=["--precision"]), argv)
+    parser = command_line.study_parser(__doc__, VARIANTS, 5, without=["--precision", "--save"])
+    options = command_line.parse(parser, argv)
     runs = {}
     for precision, script in {"float32": convolution_gain.__file__, "bfloat16": __file__}.items():
         recipe = replace(options.recipe, precision=precision)

@@ -4,6 +4,7 @@ A test that injects a fault is marked `fault(group, what)`; tests of one fault a
 `pytest tests -m fault --soak --faults results/faults.md` writes. With --soak, they try many more cases.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -27,19 +28,23 @@ SCRIPTS = [path.stem for path in sorted(ROOT.glob("*.py"))]
 SCRIPTS += [f"examples.{path.stem}" for path in sorted((ROOT / "examples").glob("*.py"))]
 
 
-def run_script(name, *arguments, cwd=ROOT, **environment):
-    """Run a script as a user would, with no display, no terminal and no input; return the finished process."""
+def run_script(name, *arguments, cwd=ROOT, code=0, wrapper=(), **environment):
+    """Run a script as a user would, with no display, no terminal and no input; return the finished process.
+
+    Args: the `code` that it ends with, None for any; a `wrapper`, which takes its command as the last arguments
+    """
     unset = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
     inherited = {key: value for key, value in os.environ.items() if key not in unset}
-    return subprocess.run(
-        [sys.executable, *([ROOT / name] if name.endswith(".py") else [name]), *map(str, arguments)],
-        cwd=cwd,
-        env={**inherited, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    command = [*wrapper, sys.executable, ROOT / name if name.endswith(".py") else name, *arguments]
+    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    process = subprocess.run([*map(str, command)], cwd=cwd, env={**inherited, **environment}, timeout=600, **pipes)
+    assert code in (None, process.returncode), process.stderr
+    return process
+
+
+def read_record(folder, name="deep_learning"):
+    """Return the record of the model that a training script has saved in an output folder with --smoke."""
+    return json.loads((folder / "smoke" / f"{name}.json").read_text())
 
 
 def start(command, *arguments, **environment):
@@ -129,9 +134,7 @@ def finished_study(tmp_path_factory):
     from studies import DENSE_AND_CONV
 
     folder = tmp_path_factory.mktemp("study")
-    process = run_script(*DENSE_AND_CONV, "--output-dir", folder)
-    assert process.returncode == 0, process.stderr
-    return folder, process
+    return folder, run_script(*DENSE_AND_CONV, "--output-dir", folder)
 
 
 @pytest.fixture(autouse=True)

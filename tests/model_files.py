@@ -93,7 +93,6 @@ def assert_refused(path, match="loaded safely", predict=False):
     with pytest.raises(LabError, match=match) as caught:
         load_compatible_model(path, *FEW_IMAGES) if predict else load_model(path)
     assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
     return str(caught.value)
 
 

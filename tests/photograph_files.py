@@ -12,9 +12,9 @@ def save(folder, image, name="photo.png", **options):
     return folder / name
 
 
-def draw_garment(background, garment, size=(200, 300), mode="RGB"):
+def draw_garment(background, garment, mode="RGB"):
     """Return an image with a rectangle, 60 wide and 120 high, off the center of a background."""
-    image = Image.new(mode, size, background)
+    image = Image.new(mode, (200, 300), background)
     image.paste(garment, (30, 50, 90, 170))
     return image
 

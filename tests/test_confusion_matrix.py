@@ -16,10 +16,8 @@ def test_counts_precision_and_recall_are_those_of_scikit_learn(classes):
     predicted = np.where(rng.random(500) < 0.7, actual, rng.integers(0, classes, 500))
     counts, labels = confusion_counts(actual, predicted), range(10)
     np.testing.assert_array_equal(counts, metrics.confusion_matrix(actual, predicted, labels=labels))
-    precision, recall, _, _ = metrics.precision_recall_fscore_support(
-        actual, predicted, labels=labels, zero_division=np.nan
-    )
-    np.testing.assert_allclose(confusion_matrix.precision_and_recall(counts), (precision, recall))
+    expected = metrics.precision_recall_fscore_support(actual, predicted, labels=labels, zero_division=np.nan)[:2]
+    np.testing.assert_allclose(confusion_matrix.precision_and_recall(counts), expected)
     fractions = row_fractions(counts)
     np.testing.assert_allclose(fractions[:classes].sum(axis=1), 1)
     assert np.isnan(fractions[classes:]).all()
@@ -60,5 +58,9 @@ def test_both_models_are_shown_and_one_of_them_alone_keeps_its_picture(smoke_sav
     assert lines[-1].startswith("conv, original: ")
     assert notes.endswith(f"figure: {folder / 'confusion_matrix_both.png'}\n")
     confusion_matrix.main([*given, "--normalize", "--model", str(folder / "deep_learning_conv.keras")])
-    assert "deep_learning_conv.keras: accuracy" in capsys.readouterr().out
+    _, _, *rows, last = capsys.readouterr().out.splitlines()
+    assert [row.split("|")[1].strip() for row in rows] == list(CLASS_NAMES)
+    assert sum(int(count) for row in rows for count in row.split("|")[2:12]) == 200
+    assert last.startswith("deep_learning_conv.keras: accuracy ")
+    assert last.endswith("n = 200)")
     assert (folder / "confusion_matrix_smoke_deep_learning_conv.png").is_file()

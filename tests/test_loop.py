@@ -202,7 +202,6 @@ def hide(monkeypatch, owner, hidden):
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_what_a_later_keras_lacks_leaves_training_to_keras(name, splits, monkeypatch, caplog):
-    caplog.set_level("INFO")
     model = compiled(small_dense, optimizers.Adam)
     hide(monkeypatch, *HIDDEN[name])
     path = loop.fit(model, *splits[0].first(100), 32, keras.random.SeedGenerator(0), 1)

@@ -5,12 +5,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import run_script
 from photograph_files import draw_garment, save
 from PIL import Image
 
 import deep_learning_pred as pred
 from lab.analysis import figures
+from lab.guard.errors import LabError
 from lab.study.data_sets import CLASS_NAMES
 
 
@@ -85,19 +85,16 @@ def test_the_name_of_a_file_fits_into_its_figure(name, shown):
     assert figures.shorten_name(name) == shown
 
 
-def test_one_bad_photograph_does_not_cost_the_others(smoke_saves, tmp_path):
+def test_one_bad_photograph_does_not_cost_the_others(smoke_saves, tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.chdir(tmp_path)
     save(tmp_path, draw_garment("white", "black"), "good.png")
-    Image.new("RGB", (100, 100), "white").save(tmp_path / "flat.png")
-    arguments = ("deep_learning_pred.py", "--smoke", "--output-dir", smoke_saves[0], "--save", "seen.png", "--image")
-    process = run_script(*arguments, "flat.png", "good.png", "missing.png", cwd=tmp_path)
-    assert process.returncode == 1
-    assert [line.split(":")[0] for line in process.stdout.splitlines()] == ["good.png"]
-    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert [line.split(": ")[1] for line in errors] == [
-        "flat.png",
-        "missing.png",
-        "2 of 3 photographs could not be read",
-    ]
+    Image.new("RGB", (100, 100), "white").save("flat.png")
+    arguments = ["--smoke", "--output-dir", str(smoke_saves[0]), "--save", "seen.png", "--image"]
+    with pytest.raises(LabError, match="^2 of 3 photographs could not be read$"):
+        pred.main([*arguments, "flat.png", "good.png", "missing.png"])
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["good.png"]
+    errors = [message.split(": ")[1] for message in caplog.messages if message.startswith("error: ")]
+    assert errors == ["flat.png", "missing.png"]
     assert (tmp_path / "seen.png").is_file()
 
 

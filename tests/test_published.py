@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from lab.guard.errors import LabError
-from lab.study import published, reproduce
+from lab.study import provenance, published, reproduce
 from lab.study.provenance import arrays_digest
 from lab.study.records import Run
 
@@ -98,7 +98,7 @@ def test_publishing_adds_rows_and_leaves_the_others_as_they_are(tmp_path):
     path = tmp_path / "runs.csv"
     path.write_bytes(path.read_bytes().replace(b",0.5,", b",0.50,"))  # as another program might write it
     before = path.read_bytes()
-    assert published.publish(tmp_path, [make_run("first", seed=7), make_run("second")]) == 1
+    assert published.publish(tmp_path, [make_run("first", seed=7), *2 * [make_run("second")]]) == 1
     assert path.read_bytes().startswith(before)
     records = published.read_records(tmp_path)
     assert [record["run"] for record in records] == ["first", "old", "second"]
@@ -150,3 +150,17 @@ def test_a_run_outside_the_spread_is_not_reproduced(monkeypatch, capsys):
     with pytest.raises(LabError, match="not reproduced: dense, conv;"):
         reproduce.main(["--variants", "dense", "conv"])
     assert "outside the spread of its 10 published runs" in capsys.readouterr().out
+
+
+def test_a_record_names_the_commit_and_whether_the_checkout_differed(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.checkout_state() == {"commit": "", "dirty": None}
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "-c", "user.name=x", "-c", "user.email=x", "commit", "-q", "--allow-empty", "-m", "x")
+    commit = git(tmp_path, "rev-parse", "HEAD").strip()
+    assert provenance.checkout_state() == {"commit": commit, "dirty": False}
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "new.py").touch()
+    assert provenance.checkout_state() == {"commit": commit, "dirty": True}
+    monkeypatch.setattr(provenance, "ROOT", tmp_path / "folder")  # within another project's checkout
+    assert provenance.checkout_state() == {"commit": "", "dirty": None}

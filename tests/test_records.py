@@ -40,7 +40,6 @@ def load_or_train(path, *arguments):
 
 
 def test_the_same_training_is_reused(saved, splits, caplog):
-    caplog.set_level("INFO")
     model, record, trained = load_or_train(saved)
     assert not trained
     assert f"reused: {saved}" in caplog.text
@@ -57,7 +56,6 @@ def test_retrain_trains_again_to_the_same_weights(saved):
 
 
 def test_another_seed_or_recipe_is_trained_again_and_named(saved, caplog):
-    caplog.set_level("INFO")
     arguments = "--seed", "1", "--batch-size", "64", "--learning-rate", "0.01"
     assert load_or_train(saved, *arguments)[2]
     differs = "batch_size, learning_rate, seed"
@@ -76,7 +74,6 @@ def test_another_seed_or_recipe_is_trained_again_and_named(saved, caplog):
 def test_a_model_that_is_corrupt_or_not_the_records_is_trained_again(saved, smoke_saves, caplog, script, size, reason):
     before = json.loads(saved.with_suffix(".json").read_text())
     saved.write_bytes((smoke_saves[0] / "smoke" / f"{script}.keras").read_bytes()[:size])
-    caplog.set_level("INFO")
     _, record, trained = load_or_train(saved)
     assert trained
     assert caplog.messages[0].startswith(f"training: {saved}{reason}")
@@ -99,14 +96,6 @@ def reuse(saved):
 
     assert reuse()[1] == record
     return reuse
-
-
-def test_a_checkpoint_is_for_one_training(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "checkpoint.npz", {}, resume=True)
-    assert checkpoint.restore([]) is None
-    checkpoint.save({"seconds": [1.0]}, [])
-    with pytest.raises(LabError, match="for one call of fit"):
-        checkpoint.restore([])
 
 
 @pytest.mark.parametrize("arrays", [{"labels": np.zeros(3)}, {"names": np.array(["a", None])}])
@@ -154,12 +143,13 @@ def test_a_place_that_cannot_be_written_is_known_before_training(tmp_path):
         command_line.parse_arguments(deep_learning.train, ["--smoke", "--save", str(tmp_path / "file" / "x.keras")])
 
 
-def test_a_checkpoint_that_is_corrupt_or_of_another_training_is_not_resumed(tmp_path, caplog):
+def test_a_checkpoint_is_for_one_training_and_not_resumed_if_it_is_corrupt_or_of_another(tmp_path, caplog):
     import keras
 
     variables = [keras.Variable(np.arange(3.0)), keras.Variable(np.zeros((2, 2)))]
     history = {"accuracy": [0.5], "loss": [1.0], "seconds": [2.0]}
     path = tmp_path / "x.checkpoint.npz"
+    assert Checkpoint(path, {"seed": 0}, resume=True).restore([]) is None  # there is none
     Checkpoint(path, {"seed": 0}, resume=False).save(history, variables)
     others = [keras.Variable(np.ones(3)), keras.Variable(np.ones((2, 2)))]
     assert Checkpoint(path, {"seed": 0}, resume=False).restore(others) is None
@@ -172,8 +162,11 @@ def test_a_checkpoint_that_is_corrupt_or_of_another_training_is_not_resumed(tmp_
     assert ": corrupt (" in corrupt
     path.write_bytes(whole)
     assert all((each.numpy() == 1).all() for each in others)
-    assert Checkpoint(path, {"seed": 0}, resume=True).restore(others) == history
+    checkpoint = Checkpoint(path, {"seed": 0}, resume=True)
+    assert checkpoint.restore(others) == history
     np.testing.assert_array_equal(others[0].numpy(), [0, 1, 2])
+    with pytest.raises(LabError, match="for one call of fit"):
+        checkpoint.restore(others)
 
 
 def test_a_saved_model_needs_nothing_of_this_project(saved, splits):

@@ -50,8 +50,10 @@ def test_sizes_and_models_without_runs_are_left_out():
     runs |= made_up_runs((1_000,), dense=4_000)
     assert sample_efficiency.models_and_sizes(runs) == (["dense", "conv"], [100, 300])
     gains = sample_efficiency.gains(runs)
-    sample_efficiency.plot(runs, gains)
-    assert "1,000" not in sample_efficiency.report(runs, gains)
+    assert len(sample_efficiency.plot(runs, gains).axes) == 2
+    report = sample_efficiency.report(runs, gains)
+    assert {"100", "300"} <= {line.split()[1] for line in report.splitlines() if line.startswith("| ")}
+    assert "1,000" not in report
     alone = sample_efficiency.report(made_up_runs((100, 300), dense=4_000), {})
     assert "conv |" not in alone
     assert alone.endswith("|")  # no sentence

@@ -1,37 +1,31 @@
 """The scripts as commands: what a user types, at --smoke size, with no display and from another folder."""
 
 import contextlib
-import json
 import os
 import re
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, SCRIPTS, run_script
+from conftest import ROOT, SCRIPTS, read_record, run_script
 from mirror import make_arrays, write_data_set
 from PIL import Image
 
 import confusion_matrix
 import convolution_gain
 import deep_learning
+import deep_learning_conv
 import deep_learning_pred
 from lab.guard.errors import LabError
-from lab.study.data_sets import CLASS_NAMES
 from lab.study.records import Run
 
 TRAINING = {"deep_learning": 101_770, "deep_learning_conv": 2_770_634}
-
-
-def read_record(folder, name="deep_learning"):
-    return json.loads((folder / "smoke" / f"{name}.json").read_text())
 
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_training_prints_the_accuracy_last_and_saves_model_and_learning_curves(smoke_saves, name):
     folder, processes = smoke_saves
     process, record = processes[f"{name}.py"], read_record(folder, name)
-    assert process.returncode == 0, process.stderr
     assert [line.split(":")[0] for line in process.stderr.splitlines()] == ["data", "saved", "figure"]
     assert f"parameters {TRAINING[name]:,}\n" in process.stdout
     assert len(re.findall(r"^epoch 1/1: accuracy 0\.\d{4}, loss ", process.stdout, re.M)) == 1
@@ -57,7 +51,6 @@ def test_a_training_script_is_one_screen_and_shows_its_steps_in_reading_order(na
 
 
 def test_predictions_reuse_the_model_and_are_of_the_chosen_images(smoke_saves, capsys, caplog):
-    caplog.set_level("INFO")
     folder, printed = smoke_saves[0], []
     for more in ([], ["--start", "3", "--count", "2"]):
         deep_learning_pred.main(["--smoke", "--output-dir", str(folder), *more])
@@ -65,20 +58,12 @@ def test_predictions_reuse_the_model_and_are_of_the_chosen_images(smoke_saves, c
         assert err.endswith(f"figure: {folder / 'smoke' / 'predictions.png'}\n")
         printed.append(out.splitlines())
     assert f"reused: {folder / 'smoke' / 'deep_learning_conv.keras'}" in caplog.messages
-    assert Image.open(folder / "smoke" / "predictions.png").size > (500, 500)
+    assert min(Image.open(folder / "smoke" / "predictions.png").size) > 300
     *lines, last = printed[0]
     assert [int(line.split()[0]) for line in lines] == list(range(20))
     assert last == f"{sum(line.endswith('correct') for line in lines)} of 20 correct"
     assert printed[1][:2] == printed[0][3:5]
     assert printed[1][-1].endswith("of 2 correct")
-
-
-def test_confusion_matrix_prints_a_row_of_counts_for_each_class(smoke_saves, capsys):
-    confusion_matrix.main(["--smoke", "--output-dir", str(smoke_saves[0])])
-    _, _, *rows, last = capsys.readouterr().out.splitlines()
-    assert [row.split("|")[1].strip() for row in rows] == list(CLASS_NAMES)
-    assert sum(int(count) for row in rows for count in row.split("|")[2:12]) == 200
-    assert "n = 200" in last
 
 
 @pytest.mark.parametrize(
@@ -95,7 +80,6 @@ def test_more_images_than_there_are_is_wrong_usage(script, arguments, problem, s
 
 
 def test_the_short_comparison_works_from_nothing_and_then_reuses(smoke_saves, tmp_path, capsys, caplog):
-    caplog.set_level("INFO")
     printed = []
     for _ in range(2):
         convolution_gain.main(["--short", "--smoke", "--output-dir", str(tmp_path)])
@@ -115,29 +99,28 @@ def test_a_training_that_diverges_saves_nothing(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_another_data_set_has_a_folder_of_its_own(runs_here, tmp_path, caplog):
-    caplog.set_level("INFO")
+def test_another_data_set_has_a_folder_of_its_own_and_scripts_train_as_studies_do(runs_here, tmp_path, caplog):
     write_data_set(tmp_path / "squares", make_arrays(2_000, 500))
     arguments = ["--smoke", "--dataset", str(tmp_path / "squares"), "--output-dir", str(tmp_path / "out")]
-    deep_learning.main(arguments)
-    convolution_gain.main([*arguments, "--seeds", "1", "--variants", "dense"])
+    scripts = {"dense": deep_learning, "conv-original": deep_learning_conv}
+    for script in scripts.values():
+        script.main(arguments)
+    convolution_gain.main([*arguments, "--seeds", "1", "--variants", *scripts])
     assert f"data: {tmp_path / 'squares'} (not verified" in caplog.text
-    (run,) = (tmp_path / "out" / "squares" / "smoke" / "convolution_gain").iterdir()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["squares"]
-    script = read_record(tmp_path / "out" / "squares")
-    study = Run.from_file(run).record
-    parts = ("data_set", "data_sha256", "weights_sha256", "training_code")
-    for part in (*parts, "test_accuracy", "test_loss", "train_accuracy", "train_loss"):
-        assert script[part] == study[part]
-    assert script["data_set"] == "squares"
+    paths = list((tmp_path / "out" / "squares" / "smoke" / "convolution_gain").iterdir())
+    assert len(paths) == 2
+    for study in (Run.from_file(path).record for path in paths):
+        script = read_record(tmp_path / "out" / "squares", scripts[study["variant"]].__name__)
+        assert script["data_set"] == "squares"
+        parts = ("data_set", "data_sha256", "weights_sha256", "training_code")
+        for part in (*parts, "test_accuracy", "test_loss", "train_accuracy", "train_loss"):
+            assert script[part] == study[part]
 
 
-@pytest.mark.parametrize(
-    ("script", "variants"), [("convolution_gain.py", ("dense", "conv")), ("why_it_helps.py", ("dense",))]
-)
-def test_a_script_says_that_it_draws_no_figure(tmp_path, script, variants):
-    process = run_script(script, "--from-results", "--variants", *variants, "--save", tmp_path / "x.png", cwd=tmp_path)
-    assert process.returncode == 0
+@pytest.mark.parametrize("command", ["convolution_gain.py --variants dense conv", "why_it_helps.py --variants dense"])
+def test_a_script_says_that_it_draws_no_figure(tmp_path, command):
+    process = run_script(*command.split(), "--from-results", "--save", tmp_path / "x.png", cwd=tmp_path)
     assert "no figure: " in process.stderr.splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
@@ -160,7 +143,6 @@ def test_help_answers_in_half_a_second(name, tmp_path):
 
 def test_importing_a_script_does_nothing():
     process = run_script("-c", f"import sys; import {', '.join(SCRIPTS)}; print(*sys.modules)")
-    assert process.returncode == 0, process.stderr
     assert not {"tensorflow", "keras", "matplotlib", "seaborn", "pandas", "PIL"} & set(process.stdout.split())
 
 

@@ -104,7 +104,6 @@ def edit_row(folder, column, value):
 @pytest.mark.fault("study", "published runs that are not comparable: left out")
 @pytest.mark.parametrize(("column", "value"), [("run", None), ("training_code", "other"), ("keras", "other")])
 def test_published_runs_are_of_the_same_code_and_of_variants_that_have_all_seeds(results, caplog, column, value):
-    caplog.set_level("INFO")
     assert list(runs.published_runs(SCRIPT, PLAN, SMOKE_DATA)) == PLAN
     assert "published: 4 runs, made by 1111111" in caplog.text
     edit_row(results, column, value)
@@ -185,7 +184,6 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(path, runs_here, tmp_pa
     monkeypatch.setattr(Checkpoint, "save", interrupt)
     with pytest.raises(KeyboardInterrupt):
         runs.run_study(SCRIPT, [key], tmp_path / "interrupted", SMOKE_DATA)
-    caplog.set_level("INFO")
     resumed = runs.run_study(SCRIPT, [key], tmp_path / "interrupted", SMOKE_DATA)[key].record
     assert "resumed: after epoch 2" in caplog.text
     assert resumed["training_path"] == expected["training_path"] == path

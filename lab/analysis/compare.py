@@ -6,15 +6,7 @@
 
 import numpy as np
 
-from lab.analysis.statistics import (
-    NO_ESTIMATE,
-    crossed_estimate,
-    expected_calibration_error,
-    f1_contributions,
-    holm,
-    mean_estimate,
-    mean_interval,
-)
+from lab.analysis import statistics
 from lab.guard.errors import LabError
 
 
@@ -66,7 +58,8 @@ def estimates(runs, comparisons):
             seeds = min(len(correct[variant]) for variant in weights)
             on_test = sum(100.0 * weight * correct[variant][:seeds] for variant, weight in weights.items())
             on_train = sum(weight * train[variant][:seeds] for variant, weight in weights.items())
-            found[name] = crossed_estimate(on_test), *([mean_estimate(on_train)] if seeds > 1 else [])
+            estimates_on_train = [statistics.mean_estimate(on_train)] if seeds > 1 else []
+            found[name] = statistics.crossed_estimate(on_test), *estimates_on_train
     return found
 
 
@@ -79,14 +72,11 @@ def by_class(runs, pair):
     found, labels = [], shared_labels(runs)
     for label in range(10):
         if np.count_nonzero(labels == label) < 2:
-            found.append((NO_ESTIMATE, NO_ESTIMATE))
+            found.append((statistics.NO_ESTIMATE, statistics.NO_ESTIMATE))
             continue
         hits = [(predicted == label)[:, labels == label].astype(np.int8) for predicted in (first, second)]
-        (score, added), (other_score, other_added) = (
-            f1_contributions(labels, predicted, label) for predicted in (first, second)
-        )
-        f1_difference = score - other_score + added - other_added
-        found.append((crossed_estimate(100 * (hits[0] - hits[1])), crossed_estimate(100 * f1_difference)))
+        f1 = [sum(statistics.f1_contributions(labels, predicted, label)) for predicted in (first, second)]
+        found.append(tuple(statistics.crossed_estimate(100 * (one - other)) for one, other in (hits, f1)))
     return found
 
 
@@ -94,11 +84,11 @@ def calibration(runs, variant):
     """Return expected calibration error and negative log-likelihood (nats) on the test set, means over seeds."""
     found = runs_for(runs, variant)
     confidences = [run.arrays["confidence"].astype(np.float64) for run in found]
-    errors = map(expected_calibration_error, confidences, is_correct(runs, variant))
+    errors = map(statistics.expected_calibration_error, confidences, is_correct(runs, variant))
     return float(np.mean(list(errors))), -float(np.mean([run.arrays["log_probability"] for run in found], dtype=float))
 
 
-NOT_ADJUSTED = "intervals are not adjusted for multiple comparisons"
+NOT_ADJUSTED = "intervals are not adjusted for multiple comparisons, as p-values in the tables are"
 
 
 def seed_count(runs):
@@ -120,7 +110,7 @@ def format_mean(values, limits=(0, 100)):
 
     Args: values (n,); limits, which the quantity cannot exceed and the interval must not: by default, those of percent
     """
-    mean, low, high = mean_interval(values, limits)
+    mean, low, high = statistics.mean_interval(values, limits)
     if len(values) == 1:
         return f"{mean:.2f}"
     deviation, median = np.std(values, ddof=1), np.median(values)
@@ -154,7 +144,7 @@ def estimate_table(family, names, found):
     """
     planned, names = len(names), [name for name in names if name in found]
     family = family if len(names) == planned else f"{family} ({len(names)} of {planned})"
-    adjusted = holm([found[name][0].p_value for name in names])
+    adjusted = statistics.holm([found[name][0].p_value for name in names])
     rows = [
         [name, format_signed_ci(on_test), format_p(p_value), *map(format_signed_ci, others)]
         for name, p_value, (on_test, *others) in zip(names, adjusted, map(found.get, names), strict=True)
@@ -164,7 +154,7 @@ def estimate_table(family, names, found):
 
 def format_tests(estimates, unit=""):
     """Return the Estimates of a family as texts, each with its p-value adjusted by Holm's method."""
-    adjusted = holm([each.p_value for each in estimates])
+    adjusted = statistics.holm([each.p_value for each in estimates])
     return [f"{format_signed_ci(each)}{unit}, p {format_p(p)}" for each, p in zip(estimates, adjusted, strict=True)]
 
 

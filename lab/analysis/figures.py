@@ -48,21 +48,6 @@ def plot_curve(ax, x, values, label, style="o-"):
     ax.fill_between(x, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def plot_confusion(ax, values, fmt, title, label, class_names, **colors):
-    """Draw numbers (10, 10), rows actual, columns predicted, as a heatmap.
-
-    Args: a Matplotlib Axes; values; fmt of an annotation; title; label of the color bar; names of the classes; colors,
-        as seaborn's `heatmap` takes them
-    """
-    import seaborn
-
-    style = {"annot": True, "fmt": fmt, "square": True, "linewidths": 0.5, "cbar_kws": {"label": label}, **colors}
-    seaborn.heatmap(values, xticklabels=class_names, yticklabels=class_names, ax=ax, **style)
-    ax.set(xlabel="predicted", ylabel="actual", title=title)
-    ax.tick_params(axis="x", rotation=45)
-    ax.tick_params(axis="y", rotation=0)
-
-
 def plot_learning_curves(history, title):
     """Draw accuracy and loss against the epoch, of the training images and, if it has them, of the validation images.
 

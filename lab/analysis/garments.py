@@ -16,11 +16,10 @@ def rates_correct(runs, pair=("conv", "dense")):
 def report(runs):
     """Return in one sentence how many images make up the gain of conv over dense."""
     conv, dense = rates_correct(runs)
-    gained, lost = (
-        np.count_nonzero((one >= NEARLY_ALL) & (other <= HARDLY_ANY)) for one, other in ((conv, dense), (dense, conv))
-    )
+    pairs = (conv, dense), (dense, conv)
+    gained, lost = (np.count_nonzero((one >= NEARLY_ALL) & (other <= HARDLY_ANY)) for one, other in pairs)
     never = np.count_nonzero((conv == 0) & (dense == 0))
-    surplus = [np.maximum(one - other, 0).sum() for one, other in ((conv, dense), (dense, conv))]  # images a run
+    surplus = [np.maximum(one - other, 0).sum() for one, other in pairs]  # images a run
     return (
         f"Of {len(conv):,} test images, {gained} are right in at least {NEARLY_ALL:.0%} of the runs of conv and in at "
         f"most {HARDLY_ANY:.0%} of those of dense, {lost} the other way round, and {never} in no run of either. The "

@@ -2,17 +2,9 @@
 
 import contextlib
 import logging
-import lzma
 import os
 import signal
 import sys
-import tokenize
-import zipfile
-import zlib
-
-# what numpy.load and json raise for a corrupt .npz; RuntimeError is zipfile's, for compression methods it does not know
-CORRUPT_FILE_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, OverflowError, MemoryError)
-CORRUPT_FILE_ERRORS += (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError)
 
 _cleanups = []
 

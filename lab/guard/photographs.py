@@ -59,10 +59,7 @@ def read_photograph(path):
     Raises: LabError, as `open_photograph` and `to_fashion_mnist`, with the file's name.
     """
     photograph = open_photograph(path)
-    try:
-        pixels = to_fashion_mnist(photograph)
-    except LabError as error:
-        raise LabError(f"{path}: {error}") from error
+    pixels = to_fashion_mnist(photograph, path)
     if not pixels.any():
         raise LabError(f"{path}: all of it is black for the model")
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
@@ -108,12 +105,12 @@ def open_photograph(path):
     return Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("RGB")
 
 
-def to_fashion_mnist(photo):
+def to_fashion_mnist(photo, path):
     """Convert an RGB photograph (PIL.Image) of one garment on a plain background of another color.
 
     A grey image of 28 x 28 pixels is taken for one of the data set: left as it is, or negated if its border is light.
 
-    Returns: uint8 (28, 28). Raises: LabError, nothing stands out from the background.
+    Returns: uint8 (28, 28). Raises: LabError with the path, nothing stands out from the background.
     """
     from PIL import Image, ImageFilter
 
@@ -128,7 +125,7 @@ def to_fashion_mnist(photo):
     distance = _distance(smooth, background)
     most = distance.max()
     if most <= CLOSE:
-        raise LabError("a single flat color, no garment stands out from the border")
+        raise LabError(f"{path}: a single flat color, no garment stands out from the border")
     # a background that is not even needs more than the paper's 5%, but never more than half of what stands out most.
     # Much of a white garment is within 5% of a light background: there, a third of what stands out most is enough
     unevenness = 1.5 * np.percentile(_border(distance), 90)
@@ -136,7 +133,7 @@ def to_fashion_mnist(photo):
     # a row or column that a hundredth of its pixels reach into is more than a speck
     rows, columns = (np.flatnonzero(garment.mean(axis=axis) > 0.01) for axis in (1, 0))
     if not (len(rows) and len(columns)):
-        raise LabError("nothing larger than a speck stands out from the border")
+        raise LabError(f"{path}: nothing larger than a speck stands out from the border")
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
 
     brightness = np.sqrt((np.asarray(photo, np.float32) - background) ** 2 @ GREY)

@@ -111,12 +111,9 @@ def _download(folder, names):
 
     opener = _make_opener()
     for name in names:
-        deadline = time.monotonic() + DOWNLOAD_SECONDS
+        url, deadline = f"{DOWNLOAD_URL}{name}", time.monotonic() + DOWNLOAD_SECONDS
         try:
-            with (
-                opener.open(f"{DOWNLOAD_URL}{name}", timeout=SILENCE_SECONDS) as response,
-                open(folder / name, "wb") as file,
-            ):
+            with opener.open(url, timeout=SILENCE_SECONDS) as response, open(folder / name, "wb") as file:
                 while chunk := response.read1(1 << 16):
                     file.write(chunk)
                     if file.tell() > LARGEST_NAMED or time.monotonic() > deadline:

@@ -13,13 +13,8 @@ from lab.training.predictions import collect_classes
 def held_out(variants):
     """Return the variants to choose by, as a dict: trained without some images, and evaluated on these."""
     return {
-        name_held_out(name): replace(each, select=hold_out, collect=collect_classes) for name, each in variants.items()
+        f"{name}-held-out": replace(each, select=hold_out, collect=collect_classes) for name, each in variants.items()
     }
-
-
-def name_held_out(name):
-    """Return the name of a variant that is evaluated on held-out images."""
-    return f"{name}-held-out"
 
 
 def held_out_accuracies(script, options, candidates, seeds):
@@ -29,7 +24,7 @@ def held_out_accuracies(script, options, candidates, seeds):
 
     Args: as `lab.study.command_line.study_runs`; (variant, Recipe) pairs; seeds, each of another split of the images
     """
-    keys = {each: [RunKey(name_held_out(each[0]), seed, each[1]) for seed in seeds] for each in candidates}
+    keys = {each: [RunKey(f"{each[0]}-held-out", seed, each[1]) for seed in seeds] for each in candidates}
     runs = command_line.study_runs(script, options, [key for of_one in keys.values() for key in of_one])
     return {
         each: [100 * runs[key].record["test_accuracy"] for key in of_one]

@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import logging
-import statistics
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -27,6 +26,8 @@ REFUSED = {  # flag: those that it does not go with, by their names in the optio
     "from_results": ("retrain", "jobs", "cluster", "smoke", "train_images"),
     "smoke": ("train_images",),
     "choose_rate": ("learning_rate",),
+    "short": ("save", "cluster", "jobs", "from_results", "choose_rate"),
+    "both": ("model",),
 }
 
 logger = logging.getLogger(__name__)
@@ -215,15 +216,14 @@ def print_record(record, options):
 
     Args: what `save` returned; options, as from `parse_arguments`
     """
-    history = record["history"]
     low, high = wilson_interval(round(record["test_accuracy"] * record["test_images"]), record["test_images"])
     print(f"parameters {record['parameters']:,}")
-    print(f"time per epoch {statistics.median(history['seconds']):.2f} s (median of {len(history['seconds'])})")
+    print(f"time per epoch {record['seconds_per_epoch']:.2f} s (median of {record['epochs_done']})")
     train = f"(n = {record['train_images']:,}), loss {record['train_loss']:.4f}"
     print(f"training accuracy {record['train_accuracy']:.4f} {train}")
     interval = f"95% CI {low:.4f}-{high:.4f}, n = {record['test_images']:,}"
     print(f"test accuracy {record['test_accuracy']:.4f} ({interval}), loss {record['test_loss']:.4f}", flush=True)
     name = options.model_path.stem
     path = None if figures.has_display() else options.model_path.with_name(f"{name}_learning_curves.png")
-    figures.save(figures.plot_learning_curves(history, figures.shorten_name(name)), path)
+    figures.save(figures.plot_learning_curves(record["history"], figures.shorten_name(name)), path)
     figures.show()

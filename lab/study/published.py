@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.guard.errors import CORRUPT_FILE_ERRORS, LabError, run_main
+from lab.guard.errors import LabError, run_main
 from lab.guard.files import atomic_write
 from lab.study.provenance import ROOT, arrays_digest
 from lab.study.records import Run
@@ -80,7 +80,7 @@ def read_records(folder):
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return [{name: COLUMNS[name](text) for name, text in row.items()} for row in csv.DictReader(file)]
-    except CORRUPT_FILE_ERRORS as error:
+    except Exception as error:  # whatever its readers happen to raise
         raise LabError(f"{path}: not a table of published runs ({type(error).__name__}: {error})") from error
 
 
@@ -98,7 +98,7 @@ def read_runs(folder, records):
                 if digests != (record["arrays_sha256"], record["labels_sha256"]):
                     raise ValueError(f"the arrays of {run} are not those that its row is about")
                 runs.append(Run(record, arrays, labels))
-    except CORRUPT_FILE_ERRORS as error:
+    except Exception as error:  # whatever its readers happen to raise
         raise LabError(f"{path}: corrupt ({type(error).__name__}: {error})") from error
     return runs
 
@@ -110,7 +110,8 @@ def publish(folder, runs):
     """
     folder = Path(folder)
     published = {record["run"] for record in read_records(folder)}
-    added = [run for run in runs if run.record["run"] not in published]
+    # two folders with the same images have the same runs
+    added = list({run.record["run"]: run for run in runs if run.record["run"] not in published}.values())
     for run in added:
         if run.record["dirty"] is not False and not run.record["first_committed_in"]:
             raise LabError(f"{run.record['run']}: made from code that was not committed; run it again from a commit")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.guard.errors import CORRUPT_FILE_ERRORS, LabError
+from lab.guard.errors import LabError
 from lab.guard.files import atomic_write, require_writable
 from lab.guard.models import load_model
 from lab.study.provenance import arrays_digest, checkout_state, differing_parts, environment
@@ -44,7 +44,7 @@ class Run:
             record, labels = json.loads(str(arrays.pop("record"))), arrays.pop("labels")
             if record.pop("arrays") != list(arrays):
                 raise ValueError("an array is missing")
-        except CORRUPT_FILE_ERRORS as error:
+        except Exception as error:  # whatever its readers happen to raise
             raise LabError(f"{path}: corrupt ({type(error).__name__}: {error})") from error
         return cls(record, arrays, labels)
 

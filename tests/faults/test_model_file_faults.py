@@ -229,6 +229,12 @@ def test_a_config_runs_no_code_and_reads_no_file(valid, tmp_path, count_cases):
         as_classes = [{"module": module, "class_name": name, "config": given} for module, name, given in functions]
         as_functions = [{"module": each[0], "class_name": "function", "config": each[1]} for each in functions]
         for path in valid:
+            # the forms of what is refused below are those of what loads: it is refused for what it names
+            relu = {"module": "keras.layers", "class_name": "ReLU", "config": {}, "registered_name": None}
+            load_model(alter_model(path, "harmless", insert_layer(relu)))
+            function = {"module": "keras.activations", "class_name": "function", "config": "relu"}
+            for activation in ({"module": "keras.layers", "class_name": "ReLU", "config": {}}, function):
+                load_model(alter_model(path, "harmless", set_in_last_layer(activation=activation)))
             for name, given in layers:
                 layer = {"module": "keras.layers", "class_name": name, "config": given, "registered_name": None}
                 assert_refused(alter_model(path, "layer", insert_layer(layer)))

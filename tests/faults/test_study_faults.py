@@ -64,7 +64,6 @@ def test_ended_in_mid_run_it_goes_on_to_the_same_table(number, code, finished_st
 
     wait_until(lambda: not any(bytes(temporary) in command for command in commands()), seconds=3)  # none outlives it
     again = run_script(*DENSE_AND_CONV, "--output-dir", tmp_path)
-    assert again.returncode == 0, again.stderr
     assert f"study: {len(kept)} of 4 runs found" in again.stderr
     assert again.stdout.replace(str(tmp_path), "") == finished_study[1].stdout.replace(str(finished_study[0]), "")
     assert kept.items() <= written(tmp_path).items()
