@@ -123,7 +123,7 @@ def conclusion(gain):
         else:
             unclear.append(what)
     lists = {"ahead of dense by": ahead, "behind by": behind}
-    lists["with no difference shown (the 95% interval includes 0) at"] = unclear
+    lists["not shown to differ from dense (the 95% interval includes 0) with"] = unclear
     return "In points, conv is " + "; ".join(f"{heading} {', '.join(each)}" for heading, each in lists.items() if each)
 
 

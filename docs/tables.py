@@ -27,7 +27,7 @@ def insert_tables(text):
 
 def pages():
     """Return the paths of README.md and the pages behind it."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 if __name__ == "__main__":

@@ -114,6 +114,8 @@ def test_what_is_out_of_range_is_refused_and_its_end_accepted(flag, refused, acc
         ("confusion_matrix", "--both --model x.keras", "argument --both: not with --model"),
         ("deep_learning_pred", "--image x.png --count 2", "argument --image: --start and --count are for"),
         ("convolution_gain", "--short --jobs 2", "argument --short: not with --jobs"),
+        ("convolution_gain", "--short --seeds 2", "argument --short: not with --seeds or --variants"),
+        ("convolution_gain", "--short --variants dense", "argument --short: not with --seeds or --variants"),
         ("convolution_gain", "--choose-rate --learning-rate 0.1", "argument --choose-rate: not with --learning-rate"),
         ("convolution_gain", "--smoke --train-images 100", "argument --smoke: not with --train-images"),
         ("convolution_gain", "--from-results --retrain", "argument --from-results: not with --retrain"),
@@ -194,3 +196,7 @@ def test_a_script_says_it_in_its_last_line_in_any_locale(tmp_path, script, argum
     assert last_line in last
     assert last.isprintable()
     assert "Traceback" not in process.stderr
+
+
+def test_a_lab_error_is_one_printable_line():
+    assert str(LabError("a\nb\x1b[2J")) == "a b?[2J"

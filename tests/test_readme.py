@@ -142,7 +142,7 @@ def decimals(text):
 def test_every_number_is_in_a_record():
     known = {
         number
-        for path in [*(ROOT / "results").glob("*.md"), ROOT / "results" / "benchmark.json"]
+        for path in [*(ROOT / "results").glob("[!R]*.md"), ROOT / "results" / "benchmark.json"]
         for number in decimals(path.read_text(encoding="utf-8"))
     }
     for record in published("convolution_gain"):

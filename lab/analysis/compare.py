@@ -88,7 +88,7 @@ def calibration(runs, variant):
     return float(np.mean(list(errors))), -float(np.mean([run.arrays["log_probability"] for run in found], dtype=float))
 
 
-NOT_ADJUSTED = "intervals are not adjusted for multiple comparisons, as p-values in the tables are"
+NOT_ADJUSTED = "p-values in the tables are adjusted for multiple comparisons, intervals are not"
 
 
 def seed_count(runs):
