@@ -157,12 +157,14 @@ def early_stopping_gain(options):
 
 
 def gains_to_draw(estimates, options):
-    """Return the Estimates of conv - dense to be drawn, by text, the answer first."""
+    """Return the Estimates of conv - dense to be drawn, by text, the answer and its parts first."""
     if FAIR not in estimates:
         return {}
     stopped = None if options.dataset.train_images else early_stopping_gain(options)  # that of all images
+    parts = {name.partition(":")[0]: name for name in convolution_gain.FAMILIES["chain"] if name in estimates}
     return {
         "as long as suits\neach model": estimates[FAIR][0],
+        **{f"of it: {part}".replace(", ", ",\n"): estimates[name][0] for part, name in parts.items()},
         **({"early stopping\n(experiment 8)": stopped} if stopped else {}),
         "original recipe,\nfive epochs": estimates[GAIN_OF_FIVE][0],
     }
@@ -173,7 +175,7 @@ def draw(figure, found, chosen, runs, gains):
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     plot_lengths(left, found, chosen)
     plot_gains(right, gains)
-    right.set_xlabel(f"conv - dense on the test set, points [95% CI, {compare.seed_count(runs)}]")
+    right.set_xlabel(f"conv - dense and its parts, points on the test set\n[95% CI, {compare.seed_count(runs)}]")
 
 
 def plot_lengths(ax, found, chosen):
