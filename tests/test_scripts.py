@@ -14,7 +14,6 @@ from PIL import Image
 import confusion_matrix
 import convolution_gain
 import deep_learning
-import deep_learning_conv
 import deep_learning_pred
 from lab.guard.errors import LabError
 from lab.study.records import Run
@@ -99,23 +98,19 @@ def test_a_training_that_diverges_saves_nothing(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_another_data_set_has_a_folder_of_its_own_and_scripts_train_as_studies_do(runs_here, tmp_path, caplog):
+def test_another_data_set_has_a_folder_of_its_own(runs_here, tmp_path, caplog):
     write_data_set(tmp_path / "squares", make_arrays(2_000, 500))
     arguments = ["--smoke", "--dataset", str(tmp_path / "squares"), "--output-dir", str(tmp_path / "out")]
-    scripts = {"dense": deep_learning, "conv-original": deep_learning_conv}
-    for script in scripts.values():
-        script.main(arguments)
-    convolution_gain.main([*arguments, "--seeds", "1", "--variants", *scripts])
+    deep_learning.main(arguments)
+    convolution_gain.main([*arguments, "--seeds", "1", "--variants", "dense"])
     assert f"data: {tmp_path / 'squares'} (not verified" in caplog.text
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["squares"]
-    paths = list((tmp_path / "out" / "squares" / "smoke" / "convolution_gain").iterdir())
-    assert len(paths) == 2
-    for study in (Run.from_file(path).record for path in paths):
-        script = read_record(tmp_path / "out" / "squares", scripts[study["variant"]].__name__)
-        assert script["data_set"] == "squares"
-        parts = ("data_set", "data_sha256", "weights_sha256", "training_code")
-        for part in (*parts, "test_accuracy", "test_loss", "train_accuracy", "train_loss"):
-            assert script[part] == study[part]
+    (path,) = (tmp_path / "out" / "squares" / "smoke" / "convolution_gain").iterdir()
+    script, study = read_record(tmp_path / "out" / "squares"), Run.from_file(path).record
+    assert script["data_set"] == "squares"
+    parts = ("data_set", "data_sha256", "weights_sha256", "training_code")
+    for part in (*parts, "test_accuracy", "test_loss", "train_accuracy", "train_loss"):
+        assert script[part] == study[part]
 
 
 @pytest.mark.parametrize("command", ["convolution_gain.py --variants dense conv", "why_it_helps.py --variants dense"])

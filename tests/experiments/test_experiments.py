@@ -5,9 +5,10 @@ import re
 
 import matplotlib.pyplot as plt
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, read_record, run_script
 from photograph_files import draw_garment, save
 
+import convolution_gain
 import robustness
 import sample_efficiency
 import training_length
@@ -15,6 +16,15 @@ import what_filters_see
 import why_it_helps
 from lab.changes.robustness import CORRUPTIONS
 from lab.study.records import Run
+
+
+def test_a_script_trains_as_a_study_does(runs_here, smoke_saves, tmp_path):
+    arguments = ["--smoke", "--seeds", "1", "--variants", "dense", "conv-original"]
+    convolution_gain.main([*arguments, "--output-dir", str(tmp_path)])
+    studies = [Run.from_file(path).record for path in sorted((tmp_path / "smoke" / "convolution_gain").iterdir())]
+    scripts = [read_record(smoke_saves[0], name) for name in ("deep_learning_conv", "deep_learning")]
+    for part in ("weights_sha256", "test_accuracy", "test_loss", "train_accuracy", "train_loss"):
+        assert [each[part] for each in scripts] == [each[part] for each in studies]
 
 
 def test_training_length(runs_here, tmp_path, capsys):
