@@ -10,9 +10,9 @@ import numpy as np
 LEVEL = 0.05  # of all tests; intervals are those of 95%
 
 
-def confusion_counts(actual, predicted, classes=10):
-    """Return how often each actual class (row) was predicted as each class (column), from integers (n,)."""
-    return np.bincount(classes * actual + predicted, minlength=classes**2).reshape(classes, classes)
+def confusion_counts(actual, predicted):
+    """Return how often each of ten actual classes (row) was predicted as each class (column), from integers (n,)."""
+    return np.bincount(np.ravel_multi_index((actual, predicted), (10, 10)), minlength=100).reshape(10, 10)
 
 
 def row_fractions(counts):
